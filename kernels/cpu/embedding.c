@@ -1,0 +1,40 @@
+// Word, position and type embeddings. Backward gives each worker a slice of columns and lets it walk all tokens in
+// order: no atomics, and the same sums for any number of threads.
+#include "kernels/cpu/cpu.h"
+
+static MULTIVERSION void forward_lines(float *out, const float *word, const float *position, const float *type,
+                                       const int32_t *ids, const int32_t *positions, Range lines, size_t H) {
+    for (size_t t = lines.begin; t < lines.end; t++) {
+        const float *w = word + (size_t)ids[t] * H, *p = position + (size_t)positions[t] * H;
+#pragma omp simd
+        for (size_t h = 0; h < H; h++) { out[t * H + h] = w[h] + type[h] + p[h]; }
+    }
+}
+
+void embedding_forward(Device *device, float *out, const float *word, const float *position, const float *type,
+                       const int32_t *ids, const int32_t *positions, int T, int H) {
+    FOR_RANGES(device, (size_t)T, 1) forward_lines(out, word, position, type, ids, positions, range, (size_t)H);
+}
+
+static MULTIVERSION void backward_columns(float *dword, float *dposition, float *dtype, const float *dout,
+                                          const int32_t *ids, const int32_t *positions, int padding, Range columns,
+                                          size_t T, size_t H) {
+    for (size_t t = 0; t < T; t++) {
+        float *w = dword + (size_t)ids[t] * H, *p = dposition + (size_t)positions[t] * H;
+        const float *d = dout + t * H;
+        if (ids[t] != padding) {
+#pragma omp simd
+            for (size_t h = columns.begin; h < columns.end; h++) { w[h] += d[h]; }
+        }
+#pragma omp simd
+        for (size_t h = columns.begin; h < columns.end; h++) { p[h] += d[h]; }
+#pragma omp simd
+        for (size_t h = columns.begin; h < columns.end; h++) { dtype[h] += d[h]; }
+    }
+}
+
+void embedding_backward(Device *device, float *dword, float *dposition, float *dtype, const float *dout,
+                        const int32_t *ids, const int32_t *positions, int padding, int T, int H) {
+    FOR_RANGES(device, (size_t)H, 16)
+    backward_columns(dword, dposition, dtype, dout, ids, positions, padding, range, (size_t)T, (size_t)H);
+}

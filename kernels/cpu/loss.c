@@ -1,0 +1,21 @@
+// Softmax cross-entropy of a batch's logits, in double: B * C elements are few.
+#include <math.h>
+
+#include "kernels/cpu/cpu.h"
+
+void cross_entropy(Device *device, float *losses, float *dlogits, const float *logits, const int32_t *labels,
+                   float scale, int B, int C) {
+    (void)device;
+    for (int b = 0; b < B; b++) {
+        const float *x = logits + (size_t)b * (size_t)C;
+        double largest = x[0], sum = 0.0;
+        for (int c = 1; c < C; c++) { largest = x[c] > largest ? x[c] : largest; }
+        for (int c = 0; c < C; c++) { sum += exp(x[c] - largest); }
+        losses[b] = (float)(largest + log(sum) - x[labels[b]]);
+        if (!dlogits) { continue; }
+        for (int c = 0; c < C; c++) {
+            double probability = exp(x[c] - largest) / sum;
+            dlogits[(size_t)b * (size_t)C + (size_t)c] = (float)(scale * (probability - (c == labels[b])));
+        }
+    }
+}

@@ -1,0 +1,36 @@
+// Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC'11),
+// and the one rule by which elements find their random bits. Included by every backend, so that all draw the same.
+//
+// Hidden states: element h of a line of N belongs to lane h / Q of counter h % Q, Q = ceil(N / 4).
+// Attention: query i, key j of a head belong to lane i % 4 of counter (i / 4, j).
+// An element is dropped when its 32 bits are below probability * 2^32.
+#ifndef BERTUNE_PHILOX_H
+#define BERTUNE_PHILOX_H
+
+#include <stdint.h>
+
+typedef struct {
+    uint32_t lane[4];
+} Philox;
+
+static inline Philox philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {
+    for (int round = 0; round < 10; round++) {
+        uint64_t p0 = (uint64_t)c0 * 0xD2511F53u, p1 = (uint64_t)c2 * 0xCD9E8D57u;
+        uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t)p1;
+        c3 = (uint32_t)p0;
+        c0 = n0;
+        c2 = n2;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return (Philox){{c0, c1, c2, c3}};
+}
+
+// Elements whose bits are below this are dropped.
+static inline uint32_t philox_threshold(float probability) {
+    double threshold = (double)probability * 4294967296.0;
+    return threshold >= 4294967295.0 ? 4294967295u : (uint32_t)threshold;
+}
+
+#endif
