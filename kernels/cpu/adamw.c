@@ -3,6 +3,13 @@
 
 #include "kernels/cpu/cpu.h"
 
+// No fused multiply-add here, so that every product is rounded, as torch's are.
+#if defined(__clang__)
+#pragma clang fp contract(off)
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
+#endif
+
 static MULTIVERSION void update_range(float *restrict weight, float *restrict first, float *restrict second,
                                       const float *restrict gradient, AdamW a, Range range) {
 #pragma omp simd

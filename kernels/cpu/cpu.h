@@ -15,6 +15,7 @@ float *device_scratch(Device *device, size_t count);
 
 // Compiles a function for AVX-512, AVX2 and the baseline and picks at run time. Only for leaf functions without OpenMP
 // constructs but `omp simd`: an outlined parallel region would be compiled for the baseline alone.
+// Their names must be unique in the library, although they are static: clang 14 exports the functions that pick.
 #if defined(__x86_64__) && defined(__GNUC__)
 #define MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else

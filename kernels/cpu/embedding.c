@@ -2,8 +2,8 @@
 // order: no atomics, and the same sums for any number of threads.
 #include "kernels/cpu/cpu.h"
 
-static MULTIVERSION void forward_lines(float *out, const float *word, const float *position, const float *type,
-                                       const int32_t *ids, const int32_t *positions, Range lines, size_t H) {
+static MULTIVERSION void embed_lines(float *out, const float *word, const float *position, const float *type,
+                                     const int32_t *ids, const int32_t *positions, Range lines, size_t H) {
     for (size_t t = lines.begin; t < lines.end; t++) {
         const float *w = word + (size_t)ids[t] * H, *p = position + (size_t)positions[t] * H;
 #pragma omp simd
@@ -13,12 +13,12 @@ static MULTIVERSION void forward_lines(float *out, const float *word, const floa
 
 void embedding_forward(Device *device, float *out, const float *word, const float *position, const float *type,
                        const int32_t *ids, const int32_t *positions, int T, int H) {
-    FOR_RANGES(device, (size_t)T, 1) forward_lines(out, word, position, type, ids, positions, range, (size_t)H);
+    FOR_RANGES(device, (size_t)T, 1) embed_lines(out, word, position, type, ids, positions, range, (size_t)H);
 }
 
-static MULTIVERSION void backward_columns(float *dword, float *dposition, float *dtype, const float *dout,
-                                          const int32_t *ids, const int32_t *positions, int padding, Range columns,
-                                          size_t T, size_t H) {
+static MULTIVERSION void scatter_columns(float *dword, float *dposition, float *dtype, const float *dout,
+                                         const int32_t *ids, const int32_t *positions, int padding, Range columns,
+                                         size_t T, size_t H) {
     for (size_t t = 0; t < T; t++) {
         float *w = dword + (size_t)ids[t] * H, *p = dposition + (size_t)positions[t] * H;
         const float *d = dout + t * H;
@@ -36,5 +36,5 @@ static MULTIVERSION void backward_columns(float *dword, float *dposition, float 
 void embedding_backward(Device *device, float *dword, float *dposition, float *dtype, const float *dout,
                         const int32_t *ids, const int32_t *positions, int padding, int T, int H) {
     FOR_RANGES(device, (size_t)H, 16)
-    backward_columns(dword, dposition, dtype, dout, ids, positions, padding, range, (size_t)T, (size_t)H);
+    scatter_columns(dword, dposition, dtype, dout, ids, positions, padding, range, (size_t)T, (size_t)H);
 }

@@ -1,0 +1,68 @@
+// The processes of a run: who they are, what they agree on, and memory that the ranks of a node share.
+// rank and size are MPI's. An MPI error is "the world broke": it ends all ranks through MPI_Abort.
+#ifndef BERTUNE_COMM_H
+#define BERTUNE_COMM_H
+
+#include <mpi.h>
+
+#include "kernels/check.h"
+
+typedef struct {
+    int rank, size;
+    int local_rank, local_size;  // among the ranks of this node
+    int node, nodes;
+    int part;         // a numbering of the ranks in which those of a node follow each other
+    int *node_parts;  // (nodes + 1) first part of each node
+    char host[64];
+    MPI_Comm world, local, leaders;  // leaders: local rank 0 of each node, MPI_COMM_NULL elsewhere
+} Comm;
+
+// Collective. Starts MPI, sets the process label and the abort hook. False with EX_CONFIG on every rank when the launch
+// is wrong: one process under srun with several tasks, or another size than mpirun was asked for.
+bool comm_init(Comm *comm, Error *error);
+
+// Collective. Ends MPI.
+void comm_finish(Comm *comm);
+
+// Collective. True when ok is true on every rank; else false everywhere, with the error of the lowest failing rank.
+bool comm_agree(const Comm *comm, bool ok, Error *error);
+
+// Collective. Rank 0's bytes go to all.
+void comm_broadcast(const Comm *comm, void *bytes, size_t count);
+
+// Collective. Sums over the ranks, in place.
+void comm_sum(const Comm *comm, double *values, int count);
+void comm_sum_floats(const Comm *comm, float *values, int64_t count);
+
+// Collective. Gathers one value of each rank into all (size).
+void comm_gather_int(const Comm *comm, int value, int *all);
+
+// Collective. Waits for all.
+void comm_barrier(const Comm *comm);
+
+// Threads this rank should use: OMP_NUM_THREADS, else the processors of its affinity mask shared by the ranks of the
+// node whose masks overlap. Collective over the node.
+int comm_threads(const Comm *comm);
+
+// Memory shared by the ranks of a node.
+typedef struct {
+    void *base;
+    MPI_Win window;
+} SharedMemory;
+
+// Collective over the node. Zeroed; release with comm_shared_free.
+SharedMemory comm_shared_alloc(const Comm *comm, size_t bytes);
+void comm_shared_free(SharedMemory *memory);
+
+// Collective over the node. What the ranks stored before, all see after.
+void comm_shared_sync(const Comm *comm, const SharedMemory *memory);
+
+// Collective. Before, each node holds the elements node_begin[node] .. node_begin[node + 1] - 1 of an array in its
+// shared memory; after, every node holds all. Element size in bytes.
+void comm_exchange(const Comm *comm, const SharedMemory *memory, size_t element, const int64_t *node_begin);
+
+// Ends with EX_UNAVAILABLE and MPI's own words when the status is an error.
+void comm_check(int status, const char *file, int line, const char *call);
+#define CHECK_MPI(call) comm_check((call), __FILE__, __LINE__, #call)
+
+#endif

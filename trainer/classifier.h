@@ -1,0 +1,32 @@
+// A trained model ready to classify texts in this process: what evaluate and predict share.
+#ifndef BERTUNE_CLASSIFIER_H
+#define BERTUNE_CLASSIFIER_H
+
+#include "datasets/tokenizer.h"
+#include "trainer/evaluation.h"
+#include "trainer/model.h"
+
+typedef struct {
+    char directory[4096];  // of the model that was chosen
+    Model model;
+    Tokenizer tokenizer;
+    int max_length;  // tokens of a text: model_max_length of tokenizer_config.json, else max_position_embeddings
+    Bert bert;
+    Weights weights;
+    Device *device;
+    float *parameters;  // device memory
+    Inference inference;
+} Classifier;
+
+// path: a Hugging Face directory, or a run directory (its final/, else its newest valid checkpoint). Close with
+// classifier_close also after a failure.
+bool classifier_open(Classifier *classifier, const char *path, Error *error);
+void classifier_close(Classifier *classifier);
+
+// The softmax of logits (classes) in place.
+void softmax(float *logits, int classes);
+
+// The number of the largest value.
+int32_t largest_of(const float *values, int count);
+
+#endif

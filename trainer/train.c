@@ -1,0 +1,100 @@
+// `bertune train`: the order of a run.
+#include <stdlib.h>
+#include <string.h>
+
+#include "trainer/commands.h"
+#include "trainer/trainer.h"
+
+static void report_step(Trainer *trainer, const StepResult *result, int64_t samples_done) {
+    Metrics *metrics = &trainer->metrics;
+    const int64_t step = trainer->progress.step, per_epoch = trainer->batches.steps;
+    metrics_begin(metrics, "step");
+    metrics_integer(metrics, "step", step);
+    metrics_integer(metrics, "epoch", (step - 1) / per_epoch + 1);
+    metrics_real(metrics, "loss", result->loss);
+    metrics_real(metrics, "learning_rate", result->learning_rate);
+    metrics_real(metrics, "grad_norm", result->gradient_norm);
+    metrics_integer(metrics, "tokens", result->tokens);
+    metrics_integer(metrics, "samples", result->samples);
+    metrics_real(metrics, "seconds", result->seconds);
+    metrics_end(metrics);
+    char note[64];
+    snprintf(note, sizeof note, "epoch %lld/%lld  loss %.4f", (long long)((step - 1) / per_epoch + 1),
+             (long long)((trainer->last_step + per_epoch - 1) / per_epoch), result->loss);
+    progress_update(&trainer->bar, step, trainer->last_step, (double)samples_done, note);
+}
+
+// Steps until the epoch or the run ends, or a stop is asked for (then *stopped).
+static bool run_epoch(Trainer *trainer, int64_t epoch, bool *stopped, int64_t *samples, Error *error) {
+    const double begin = seconds_now();
+    const int64_t end = (epoch + 1) * trainer->batches.steps, save = trainer->config.save_steps;
+    trainer_begin_epoch(trainer, epoch);
+    while (trainer->progress.step < end && trainer->progress.step < trainer->last_step && !*stopped) {
+        StepResult result;
+        if (!trainer_step(trainer, &result, error)) { return false; }
+        *samples += result.samples;
+        if (trainer->comm.rank == 0) { report_step(trainer, &result, *samples); }
+        *stopped = result.stop;
+        const int64_t step = trainer->progress.step;
+        const bool due = (save && step % save == 0) || *stopped || step == trainer->last_step;
+        if (step < end && due && !trainer_save(trainer, error)) { return false; }
+    }
+    trainer->seconds_train += seconds_now() - begin;
+    if (trainer->progress.step < end) { return true; }
+    const int64_t best = trainer->progress.best_step;
+    trainer_end_epoch(trainer, epoch + 1, seconds_now() - begin);
+    comm_broadcast(&trainer->comm, &trainer->progress, sizeof trainer->progress);
+    const bool due =
+        save == 0 || end % save == 0 || trainer->progress.best_step != best || *stopped || end == trainer->last_step;
+    return !due || trainer_save(trainer, error);
+}
+
+static bool run(Trainer *trainer, bool *stopped, Error *error) {
+    int64_t samples = 0;
+    if (trainer->comm.rank == 0) { progress_start(&trainer->bar, "train", "reviews", trainer->progress.step); }
+    while (trainer->progress.step < trainer->last_step && !*stopped) {
+        const int64_t epoch = trainer->progress.step / trainer->batches.steps;
+        if (!run_epoch(trainer, epoch, stopped, &samples, error)) { return false; }
+    }
+    *stopped = *stopped && trainer->progress.step < trainer->last_step;
+    return *stopped || trainer_finish(trainer, error);
+}
+
+static void say_end(const Trainer *trainer, bool stopped) {
+    if (trainer->finished) {
+        fprintf(stderr, "bertune: %s: finished already after %lld steps, nothing to do\n", trainer->run.path,
+                (long long)trainer->progress.step);
+    } else if (stopped) {
+        fprintf(stderr, "bertune: stopped early at step %lld with a checkpoint; run the same command again to go on\n",
+                (long long)trainer->progress.step);
+    } else {
+        fprintf(stderr, "bertune: done: %s\n", trainer->run.final);
+    }
+}
+
+int command_train(int argc, char **argv) {
+    static const char usage[] =
+        "Usage: bertune train CONFIG.yaml [KEY=VALUE ...]\n"
+        "       mpirun -np N bertune train CONFIG.yaml [KEY=VALUE ...]\n"
+        "Fine-tunes a BERT classifier on a data set of `bertune prepare`, on all ranks together.\n\n"
+        "Keys of the configuration and their defaults:\n";
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0) {
+            fputs(usage, stdout);
+            config_print_help(stdout);
+            return EX_OK;
+        }
+        if (argv[i][0] == '-' && argv[i][1] == '-') { return usage_error("train", "unknown option `%s`", argv[i]); }
+    }
+    if (argc < 2) { return usage_error("train", "expected a CONFIG.yaml"); }
+    Trainer trainer;
+    Error error;
+    bool stopped = false;
+    bool ok = trainer_open(&trainer, argv[1], argv + 2, argc - 2, &error);
+    ok = ok && (trainer.finished || run(&trainer, &stopped, &error));
+    const int rank = trainer.comm.rank;
+    if (ok && rank == 0) { say_end(&trainer, stopped); }
+    trainer_close(&trainer);
+    if (!ok && rank == 0) { print_error(&error); }
+    return ok ? stopped ? EX_TEMPFAIL : EX_OK : error.code;
+}

@@ -1,0 +1,344 @@
+// Opening a run: configuration, data, model, weights, in this order on all ranks. Whatever a user can get wrong is
+// found here, on rank 0 where only it looks, and all ranks leave together.
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "comm/parallel_io.h"
+#include "datasets/file.h"
+#include "trainer/stop.h"
+#include "trainer/trainer.h"
+
+// What this build and device cannot do.
+static bool check_support(const Config *config, Error *error) {
+    if (config->device == DEVICE_CUDA) {
+        return error_set(error, EX_UNAVAILABLE,
+                         "run.device: cuda: this bertune was built without the CUDA backend; use cpu or auto");
+    }
+    if (config->precision != PRECISION_FP32) {
+        return error_set(error, EX_CONFIG, "train.precision: only fp32 is available on the CPU in this version");
+    }
+    if (config->determinism == DETERMINISM_ELASTIC) {
+        return error_set(error, EX_CONFIG, "train.determinism: elastic is not available in this version; use run");
+    }
+    if (config->profile) { return error_set(error, EX_CONFIG, "run.profile: not available in this version"); }
+    return true;
+}
+
+static bool share_config(Trainer *trainer, const char *path, char *const *overrides, int count, Error *error) {
+    bool ok = true;
+    if (trainer->comm.rank == 0) {
+        ok = config_load(&trainer->config, path, overrides, count, error) && check_support(&trainer->config, error);
+    }
+    if (!comm_agree(&trainer->comm, ok, error)) { return false; }
+    comm_broadcast(&trainer->comm, &trainer->config, sizeof trainer->config);
+    return true;
+}
+
+// Every rank opens the file with the others; rank 0 has verified its bytes first.
+static bool open_data(Trainer *trainer, Error *error) {
+    const Comm *comm = &trainer->comm;
+    const char *path = trainer->config.data_path;
+    if (!comm_agree(comm, comm->rank != 0 || dataset_verify(path, error), error)) { return false; }
+    hid_t access = parallel_access(comm);
+    const bool ok = dataset_open(&trainer->dataset, path, access, error);
+    H5Pclose(access);
+    if (!comm_agree(comm, ok, error)) { return false; }
+    if (!dataset_has_group(&trainer->dataset, "validation")) {
+        return error_set(error, EX_DATAERR, "%s: no /validation; prepare it with a --test-size above 0", path);
+    }
+    return shards_open(&trainer->train, comm, &trainer->dataset, "train", error) &&
+           shards_open(&trainer->validation, comm, &trainer->dataset, "validation", error);
+}
+
+static bool check_fit(const Trainer *trainer, Error *error) {
+    const ModelConfig *model = &trainer->model.config;
+    const DatasetInfo *data = &trainer->dataset.info;
+    const Config *config = &trainer->config;
+    if (strcmp(trainer->model.vocabulary_sha256, data->vocabulary_sha256) != 0) {
+        return error_set(error, EX_CONFIG,
+                         "the model and the data set have different vocabularies: %s/vocab.txt has sha256 %s, %s was "
+                         "prepared with %s",
+                         config->model_path, trainer->model.vocabulary_sha256, config->data_path,
+                         data->vocabulary_sha256);
+    }
+    if (data->max_length > model->max_positions) {
+        return error_set(error, EX_CONFIG,
+                         "%s was prepared with --max-length %d, the model has max_position_embeddings %d",
+                         config->data_path, data->max_length, model->max_positions);
+    }
+    if (model->classes_given && model->classes != data->classes) {
+        return error_set(error, EX_CONFIG, "%s/config.json has %d labels, %s has %d", config->model_path,
+                         model->classes, config->data_path, data->classes);
+    }
+    return true;
+}
+
+// Rank 0 reads the model directory; the others receive the numbers.
+static bool open_model(Trainer *trainer, Error *error) {
+    Config *config = &trainer->config;
+    Model *model = &trainer->model;
+    bool ok = true;
+    if (trainer->comm.rank == 0) {
+        ok = model_open(model, config->model_path, config->model_init == INIT_RANDOM, error) &&
+             check_fit(trainer, error);
+        if (ok) { model_set_max_length(model, trainer->dataset.info.max_length); }
+    }
+    if (!comm_agree(&trainer->comm, ok, error)) { return false; }
+    ModelConfig numbers = model->config;
+    comm_broadcast(&trainer->comm, &numbers, sizeof numbers);
+    if (trainer->comm.rank != 0) {
+        numbers.json = NULL;
+        numbers.label_names = NULL;
+        model->config = numbers;
+    }
+    model_config_set_labels(&model->config, trainer->dataset.info.classes,
+                            (const char(*)[DATASET_NAME_SIZE])trainer->dataset.info.label_names);
+    if (config->hidden_dropout_prob < 0) { config->hidden_dropout_prob = model->config.hidden_dropout; }
+    if (config->attention_probs_dropout_prob < 0) {
+        config->attention_probs_dropout_prob = model->config.attention_dropout;
+    }
+    model->config.hidden_dropout = (float)config->hidden_dropout_prob;
+    model->config.attention_dropout = (float)config->attention_probs_dropout_prob;
+    return true;
+}
+
+// Lays out the trained part of the model: the active vocabulary and the positions that occur.
+static void lay_out(Trainer *trainer) {
+    const DatasetInfo *info = &trainer->dataset.info;
+    const ModelConfig *config = &trainer->model.config;
+    trainer->word_row = check_calloc((size_t)config->vocab_size, sizeof *trainer->word_row);
+    for (int32_t id = 0; id < config->vocab_size; id++) { trainer->word_row[id] = -1; }
+    for (int32_t row = 0; row < info->active_count; row++) { trainer->word_row[info->active[row]] = row; }
+    const int32_t padding = trainer->word_row[config->pad_token_id];
+    bert_init(&trainer->bert, config, info->active_count, info->max_length, padding);
+}
+
+static bool tokens_active(const Trainer *trainer, const Reviews *reviews, Error *error) {
+    for (int64_t t = 0; t < reviews->token_count; t++) {
+        const int32_t id = reviews->tokens[t];
+        if (id >= trainer->model.config.vocab_size || trainer->word_row[id] < 0) {
+            return error_set(error, EX_DATAERR, "%s: token id %d is not in /vocabulary/active",
+                             trainer->config.data_path, id);
+        }
+    }
+    return true;
+}
+
+// The checkpoint to go on from into path, or "" for none. Rank 0 only.
+static bool choose_checkpoint(const Trainer *trainer, char *path, size_t size, Error *error) {
+    const char *resume = trainer->config.resume;
+    path[0] = 0;
+    if (strcmp(resume, "never") == 0) { return true; }
+    if (strcmp(resume, "auto") != 0) {
+        snprintf(path, size, "%s", resume);
+        return checkpoint_verify(path, error);
+    }
+    int damaged;
+    if (checkpoint_newest(path, size, trainer->run.checkpoints, &damaged)) { return true; }
+    path[0] = 0;
+    return !damaged ||
+           error_set(error, EX_DATAERR, "%s: all %d checkpoints are damaged; move the run away to begin anew",
+                     trainer->run.checkpoints, damaged);
+}
+
+static bool check_progress(const Progress *saved, const Progress *wanted, const char *path, Error *error) {
+    if (strcmp(saved->source_sha256, wanted->source_sha256) == 0 && saved->train_rows == wanted->train_rows &&
+        strcmp(saved->vocabulary_sha256, wanted->vocabulary_sha256) == 0 &&
+        saved->global_batch_size == wanted->global_batch_size && saved->seed == wanted->seed &&
+        saved->shuffle == wanted->shuffle) {
+        return true;
+    }
+    return error_set(
+        error, EX_CONFIG,
+        "%s: made with another data set, global_batch_size, seed or shuffle (%lld rows, %lld, %lld, %s; now "
+        "%lld rows, %lld, %lld, %s); use another run.dir",
+        path, (long long)saved->train_rows, (long long)saved->global_batch_size, (long long)saved->seed,
+        saved->shuffle ? "true" : "false", (long long)wanted->train_rows, (long long)wanted->global_batch_size,
+        (long long)wanted->seed, wanted->shuffle ? "true" : "false");
+}
+
+// Weights, moments and progress from a checkpoint or from the model; rank 0 only.
+static bool load_weights(Trainer *trainer, float *moments, Error *error) {
+    const Config *config = &trainer->config;
+    const size_t total = trainer->bert.layout.total;
+    weights_init(&trainer->weights, &trainer->bert, &trainer->model.config, trainer->dataset.info.active);
+    if (!choose_checkpoint(trainer, trainer->resumed_from, sizeof trainer->resumed_from, error)) { return false; }
+    if (trainer->resumed_from[0]) {
+        const Progress wanted = trainer->progress;
+        Snapshot snapshot = {&trainer->model, &trainer->bert, &trainer->weights, moments, moments + total, wanted};
+        if (!checkpoint_load(&snapshot, trainer->resumed_from, error)) { return false; }
+        trainer->progress = snapshot.progress;
+        return check_progress(&snapshot.progress, &wanted, trainer->resumed_from, error);
+    }
+    if (config->model_init == INIT_RANDOM) {
+        weights_randomize(&trainer->weights, &trainer->bert, &trainer->model.config, (uint64_t)config->seed);
+        return true;
+    }
+    char fresh[1024];
+    if (!weights_load(&trainer->weights, &trainer->bert, &trainer->model.config, config->model_path,
+                      (uint64_t)config->seed, fresh, sizeof fresh, error)) {
+        return false;
+    }
+    if (fresh[0]) {
+        fprintf(stderr, "bertune: newly initialised, since %s lacks them: %s\n", config->model_path, fresh);
+    }
+    return true;
+}
+
+static float *to_device(Trainer *trainer, const float *host) {
+    const size_t bytes = trainer->bert.layout.total * sizeof(float);
+    float *memory = device_alloc(trainer->device, bytes);
+    device_upload(trainer->device, memory, host, bytes);
+    return memory;
+}
+
+static bool share_weights(Trainer *trainer, Error *error) {
+    const Comm *comm = &trainer->comm;
+    const DatasetInfo *info = &trainer->dataset.info;
+    const Config *config = &trainer->config;
+    const size_t total = trainer->bert.layout.total;
+    float *moments = check_calloc(2 * total, sizeof *moments);
+    trainer->progress = (Progress){.best_accuracy = -1,
+                                   .train_rows = trainer->train.reviews.rows,
+                                   .global_batch_size = config->global_batch_size,
+                                   .seed = config->seed,
+                                   .shuffle = config->shuffle};
+    memcpy(trainer->progress.source_sha256, info->source_sha256, sizeof info->source_sha256);
+    memcpy(trainer->progress.vocabulary_sha256, info->vocabulary_sha256, sizeof info->vocabulary_sha256);
+    bool ok = comm->rank != 0 || load_weights(trainer, moments, error);
+    ok = comm_agree(comm, ok, error);
+    if (ok) {
+        float *parameters = comm->rank == 0 ? trainer->weights.parameters : check_calloc(total, sizeof *parameters);
+        comm_broadcast(comm, &trainer->progress, sizeof trainer->progress);
+        comm_broadcast(comm, parameters, total * sizeof *parameters);
+        comm_broadcast(comm, moments, 2 * total * sizeof *moments);
+        trainer->parameters = to_device(trainer, parameters);
+        trainer->first_moment = to_device(trainer, moments);
+        trainer->second_moment = to_device(trainer, moments + total);
+        if (comm->rank != 0) { free(parameters); }
+    }
+    free(moments);
+    return ok;
+}
+
+// Rank 0 only.
+static bool create_run(Trainer *trainer, Error *error) {
+    const bool never = strcmp(trainer->config.resume, "never") == 0;
+    if (never && run_directory_in_use(&trainer->run)) {
+        return error_set(error, EX_CANTCREAT, "%s: holds a run already and run.resume is `never`", trainer->run.path);
+    }
+    return run_directory_create(&trainer->run, error);
+}
+
+// config.yaml and metrics.jsonl; rank 0 only, once it is known that there is something to do.
+static bool open_reports(Trainer *trainer, Error *error) {
+    char *yaml = config_to_yaml(&trainer->config);
+    const bool ok =
+        file_write(trainer->run.config, yaml, strlen(yaml), error) &&
+        metrics_open(&trainer->metrics, trainer->run.metrics, trainer->progress.step, trainer->batches.steps, error);
+    free(yaml);
+    return ok;
+}
+
+static void report_start(Trainer *trainer) {
+    Metrics *metrics = &trainer->metrics;
+    const ModelConfig *model = &trainer->model.config;
+    const Bert *bert = &trainer->bert;
+    const int64_t H = bert->H;
+    const int64_t untrained =
+        ((int64_t)model->vocab_size - bert->V + model->max_positions - bert->P + model->type_vocab_size - 1) * H;
+    metrics_begin(metrics, "start");
+    metrics_text(metrics, "version", BERTUNE_VERSION);
+    metrics_integer(metrics, "world_size", trainer->comm.size);
+    metrics_integer(metrics, "nodes", trainer->comm.nodes);
+    metrics_text(metrics, "device", device_name());
+    metrics_integer(metrics, "threads", device_threads(trainer->device));
+    metrics_integer(metrics, "parameters", (int64_t)bert->layout.total + untrained);
+    metrics_integer(metrics, "trained_parameters", (int64_t)bert->layout.total);
+    metrics_integer(metrics, "train_rows", trainer->train.reviews.rows);
+    metrics_integer(metrics, "validation_rows", trainer->validation.reviews.rows);
+    metrics_integer(metrics, "steps_per_epoch", trainer->batches.steps);
+    metrics_integer(metrics, "total_steps", trainer->last_step);
+    metrics_integer(metrics, "step", trainer->progress.step);
+    if (trainer->resumed_from[0]) { metrics_text(metrics, "resumed_from", trainer->resumed_from); }
+    metrics_end(metrics);
+    fprintf(stderr, "bertune: %d rank%s x %d thread%s on %s, %lld training and %lld validation rows, %lld steps%s%s\n",
+            trainer->comm.size, trainer->comm.size == 1 ? "" : "s", device_threads(trainer->device),
+            device_threads(trainer->device) == 1 ? "" : "s", device_name(), (long long)trainer->train.reviews.rows,
+            (long long)trainer->validation.reviews.rows, (long long)trainer->last_step,
+            trainer->resumed_from[0] ? ", going on from " : "", trainer->resumed_from);
+}
+
+// Where the run ends, and whether it has ended already.
+static void plan(Trainer *trainer) {
+    const Config *config = &trainer->config;
+    const Comm *comm = &trainer->comm;
+    batches_init(&trainer->batches, &trainer->train.reviews, config->global_batch_size,
+                 narrow_int(config->gradient_accumulation_steps), comm->rank, comm->size, config->shuffle,
+                 (uint64_t)config->seed);
+    trainer->total_steps = trainer->batches.steps * config->num_train_epochs;
+    trainer->last_step = trainer->total_steps;
+    if (config->max_steps && config->max_steps < trainer->last_step) { trainer->last_step = config->max_steps; }
+    int finished = trainer->progress.step >= trainer->last_step && access(trainer->run.final, F_OK) == 0;
+    comm_broadcast(comm, &finished, sizeof finished);
+    trainer->finished = finished;
+}
+
+bool trainer_open(Trainer *trainer, const char *config_path, char *const *overrides, int count, Error *error) {
+    memset(trainer, 0, sizeof *trainer);
+    trainer->run.lock = -1;
+    trainer->started = seconds_now();
+    Comm *comm = &trainer->comm;
+    if (!comm_init(comm, error) || !share_config(trainer, config_path, overrides, count, error)) { return false; }
+    stop_watch(trainer->config.max_time);
+    run_directory_init(&trainer->run, trainer->config.run_dir);
+    trainer->device = device_open(comm_threads(comm));
+    if (!open_data(trainer, error) || !open_model(trainer, error)) { return false; }
+    lay_out(trainer);
+    bool ok = tokens_active(trainer, &trainer->train.reviews, error) &&
+              tokens_active(trainer, &trainer->validation.reviews, error);
+    ok = ok && (comm->rank != 0 || create_run(trainer, error));
+    if (!comm_agree(comm, ok, error) || !share_weights(trainer, error)) { return false; }
+    plan(trainer);
+    if (trainer->finished) { return true; }
+    if (!comm_agree(comm, comm->rank != 0 || open_reports(trainer, error), error)) { return false; }
+    trainer->log = run_log_open(&trainer->run, comm->rank);
+    run_log(trainer->log, "rank %d of %d, host %s, pid %ld, %d threads, read training rows %lld to %lld", comm->rank,
+            comm->size, comm->host, (long)getpid(), device_threads(trainer->device), (long long)trainer->train.first,
+            (long long)(trainer->train.first + trainer->train.count));
+    trainer->reducer = reducer_open(comm, trainer->device, trainer->bert.layout.total);
+    inference_open(&trainer->inference, trainer->device, &trainer->bert, trainer->dataset.info.max_length);
+    if (comm->rank == 0) {
+        trainer->decays = check_calloc((size_t)trainer->last_step + 1, sizeof *trainer->decays);
+        report_start(trainer);
+    }
+    return true;
+}
+
+void trainer_close(Trainer *trainer) {
+    progress_clear(&trainer->bar);
+    metrics_close(&trainer->metrics);
+    if (trainer->log) { fclose(trainer->log); }
+    if (trainer->device) {
+        inference_close(&trainer->inference);
+        bert_state_close(trainer->state);
+        device_free(trainer->device, trainer->parameters);
+        device_free(trainer->device, trainer->first_moment);
+        device_free(trainer->device, trainer->second_moment);
+    }
+    batch_free(&trainer->batch);
+    batches_free(&trainer->batches);
+    reducer_close(trainer->reducer);
+    device_close(trainer->device);
+    weights_free(&trainer->weights);
+    bert_free(&trainer->bert);
+    free(trainer->word_row);
+    free(trainer->decays);
+    model_close(&trainer->model);
+    shards_close(&trainer->train);
+    shards_close(&trainer->validation);
+    dataset_close(&trainer->dataset);
+    run_directory_close(&trainer->run);
+    comm_finish(&trainer->comm);
+}

@@ -1,0 +1,73 @@
+// Everything that a training run holds, and the parts of its life: train_setup.c opens it, train_step.c takes one step,
+// train_epoch.c evaluates and saves, train.c is the order of these.
+#ifndef BERTUNE_TRAINER_H
+#define BERTUNE_TRAINER_H
+
+#include "comm/reduce.h"
+#include "trainer/batches.h"
+#include "trainer/checkpoint.h"
+#include "trainer/config.h"
+#include "trainer/evaluation.h"
+#include "trainer/metrics.h"
+#include "trainer/progress.h"
+#include "trainer/run_directory.h"
+#include "trainer/shards.h"
+
+typedef struct {
+    Comm comm;
+    Config config;
+    RunDirectory run;
+    FILE *log;        // of this rank
+    Metrics metrics;  // rank 0
+    ProgressBar bar;  // rank 0
+    Device *device;
+    Dataset dataset;
+    Shards train, validation;
+    Model model;        // rank 0 whole; elsewhere only the numbers of its config
+    int32_t *word_row;  // (vocab_size) row of the word table of each vocabulary id, -1: not in the data set
+    Bert bert;
+    Weights weights;                                   // rank 0 with the full tables
+    float *parameters, *first_moment, *second_moment;  // device memory, layout.total each
+    Reducer *reducer;                                  // owns the gradient
+    Batches batches;
+    BertState *state;  // of training, for the largest batch of the epochs seen
+    int state_sequences, state_tokens;
+    Batch batch;
+    Inference inference;
+    Progress progress;
+    int64_t last_step;    // the run ends after it
+    int64_t total_steps;  // of num_train_epochs, for the schedule
+    float *decays;        // rank 0: factors of the steps since the full tables were last decayed
+    int64_t decay_count;
+    double started, seconds_train;
+    char resumed_from[RUN_PATH];  // rank 0
+    bool finished;                // nothing to do: the run was complete
+} Trainer;
+
+typedef struct {
+    double loss, learning_rate, gradient_norm, seconds;
+    int64_t tokens, samples;  // of the global batch
+    bool stop;                // a rank has been asked to stop
+} StepResult;
+
+// Collective. Reads the configuration and opens everything. False on all ranks, with the error, when a user erred.
+bool trainer_open(Trainer *trainer, const char *config_path, char *const *overrides, int count, Error *error);
+void trainer_close(Trainer *trainer);
+
+// Collective. Makes room for the largest batch of an epoch (0-based).
+void trainer_begin_epoch(Trainer *trainer, int64_t epoch);
+
+// Collective. The step after progress.step: gradient, reduction, update. False (EX_DIVERGED on all ranks, weights as
+// before) when the loss or the gradient is not finite.
+bool trainer_step(Trainer *trainer, StepResult *result, Error *error);
+
+// Collective. Evaluates the validation part and reports the epoch (1-based) that has ended.
+void trainer_end_epoch(Trainer *trainer, int64_t epoch, double seconds);
+
+// Collective. Writes a checkpoint of progress.step.
+bool trainer_save(Trainer *trainer, Error *error);
+
+// Collective. Writes final/ and the end event.
+bool trainer_finish(Trainer *trainer, Error *error);
+
+#endif
