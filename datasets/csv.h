@@ -26,9 +26,10 @@ typedef enum { CSV_RECORD, CSV_END, CSV_BAD } CsvResult;
 // Starts at the beginning of text (a byte order mark is skipped). csv_free releases the storage.
 void csv_init(Csv *csv, const char *name, const char *text, size_t length);
 
-// Reads the next record. CSV_BAD: error says `name:line: ...` (a quote in an unquoted field, text behind a closing
-// quote, a quote never closed, a NUL byte, invalid UTF-8; code EX_DATAERR) and reading can go on behind the damaged
-// record. A quote never closed damages one line only: reading goes on with the next line.
+// Reads the next record; its fields stay valid until the next call. CSV_BAD: error says `name:line: ...` (a quote in an
+// unquoted field, text behind a closing quote, a quote never closed, a carriage return without line feed outside
+// quotes, a NUL byte, invalid UTF-8; code EX_DATAERR) and reading can go on behind the damaged record. A quote never
+// closed damages one line only: reading goes on with the next line.
 CsvResult csv_next(Csv *csv, Error *error);
 
 void csv_free(Csv *csv);

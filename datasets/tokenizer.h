@@ -29,14 +29,10 @@ bool tokenizer_open(Tokenizer *tokenizer, const char *vocabulary_path, Error *er
 // bytes count as U+FFFD. Reentrant: allocates and frees what it needs, the tokenizer is only read.
 int tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t length, int max_length, int32_t *ids);
 
-// True when the bytes are well-formed UTF-8 (no surrogates, no overlong forms, at most U+10FFFF); else *bad is the
-// offset of the first bad byte.
-bool utf8_valid(const char *text, size_t length, size_t *bad);
-
-// Calls piece(context, bytes, length) for each basic token of text (cleaned, split at spaces, punctuation and CJK,
-// lower-cased, accents stripped), before WordPiece. Special tokens in the text are skipped.
+// Calls word(context, bytes, length) for each basic token of text (cleaned, split at spaces, punctuation and CJK,
+// lower-cased, accents stripped), before WordPiece, until it returns false. Special tokens in the text are skipped.
 void tokenizer_split_words(const TokenizerOptions *options, const char *text, size_t length,
-                           void (*word)(void *context, const char *bytes, size_t length), void *context);
+                           bool (*word)(void *context, const char *bytes, size_t length), void *context);
 
 void tokenizer_free(Tokenizer *tokenizer);
 

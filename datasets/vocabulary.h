@@ -5,17 +5,17 @@
 #include "kernels/check.h"
 
 typedef struct {
-    char *text;           // the file with every newline replaced by NUL
-    size_t text_length;   // bytes
+    char *text;           // all tokens in the order of ids, each with a NUL behind it
     int32_t size;         // tokens
-    const char **tokens;  // tokens[id], NUL-terminated
+    const char **tokens;  // tokens[id], NUL-terminated; tokens[size] is the end of text
     int32_t *buckets;     // open-addressing hash table of ids, -1 empty
     uint32_t bucket_mask;
     int32_t pad, unk, cls, sep, mask;  // ids of [PAD] [UNK] [CLS] [SEP] [MASK]
 } Vocabulary;
 
-// Reads vocab.txt. Hostile until checked: at most 64 MiB, valid UTF-8, no empty or repeated token (EX_DATAERR with
-// file:line), all five special tokens present; a missing file is EX_NOINPUT. Free with vocabulary_free.
+// Reads vocab.txt, lines ending in LF or CRLF. Hostile until checked: at most 64 MiB, valid UTF-8, no byte order mark,
+// NUL or carriage return inside, no empty or repeated token (EX_DATAERR with file:line), all five special tokens
+// present; a missing file is EX_NOINPUT. Free with vocabulary_free.
 bool vocabulary_read(Vocabulary *vocabulary, const char *path, Error *error);
 
 // The same from memory; name is shown in messages.
