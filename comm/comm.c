@@ -26,15 +26,23 @@ static int environment_count(const char *name) {
     return *end == 0 && value > 0 && value < 1 << 30 ? (int)value : 0;
 }
 
+static bool alone_under_srun(int tasks, Error *error) {
+    return error_set(error, EX_CONFIG,
+                     "wrong launch: srun started %d tasks, but MPI sees one process, so each would train alone; use "
+                     "`srun --mpi=pmix` (needs libpmix on the nodes) or `mpirun` inside the batch script",
+                     tasks);
+}
+
+// Before MPI starts: without PMIx, Open MPI would end a task of srun with words of its own.
+static bool check_environment(Error *error) {
+    const int tasks = environment_count("SLURM_STEP_NUM_TASKS");
+    const bool wired = getenv("PMIX_NAMESPACE") || getenv("OMPI_COMM_WORLD_SIZE");
+    return tasks <= 1 || wired || alone_under_srun(tasks, error);
+}
+
 static bool check_launch(int size, int launched, Error *error) {
     const int tasks = environment_count("SLURM_STEP_NUM_TASKS");
-    if (size == 1 && tasks > 1) {
-        return error_set(
-            error, EX_CONFIG,
-            "wrong launch: srun started %d tasks, but MPI sees one process, so each would train alone; use "
-            "`srun --mpi=pmix` (needs libpmix on the nodes) or `mpirun` inside the batch script",
-            tasks);
-    }
+    if (size == 1 && tasks > 1) { return alone_under_srun(tasks, error); }
     if (launched && launched != size) {
         return error_set(error, EX_CONFIG,
                          "wrong launch: OMPI_COMM_WORLD_SIZE is %d, but MPI sees %d process%s; start bertune with the "
@@ -68,6 +76,7 @@ static void place(Comm *comm) {
 
 bool comm_init(Comm *comm, Error *error) {
     memset(comm, 0, sizeof *comm);
+    if (!check_environment(error)) { return false; }
     const int launched = environment_count("OMPI_COMM_WORLD_SIZE");
     if (MPI_Init(NULL, NULL) != MPI_SUCCESS) { die(EX_UNAVAILABLE, "MPI_Init failed"); }
     comm->world = MPI_COMM_WORLD;
@@ -87,6 +96,7 @@ bool comm_init(Comm *comm, Error *error) {
 }
 
 void comm_finish(Comm *comm) {
+    if (comm->size == 0) { return; }
     if (comm->leaders != MPI_COMM_NULL) { CHECK_MPI(MPI_Comm_free(&comm->leaders)); }
     CHECK_MPI(MPI_Comm_free(&comm->local));
     free(comm->node_parts);

@@ -21,7 +21,7 @@ typedef struct {
 // is wrong: one process under srun with several tasks, or another size than mpirun was asked for.
 bool comm_init(Comm *comm, Error *error);
 
-// Collective. Ends MPI.
+// Collective. Ends MPI, unless comm_init refused to start it.
 void comm_finish(Comm *comm);
 
 // Collective. True when ok is true on every rank; else false everywhere, with the error of the lowest failing rank.

@@ -54,9 +54,11 @@ static void batch_means(Scores *scores, const float *losses, const int32_t *pred
             loss += losses[i];
             right += predictions[i] == labels[i];
         }
-        scores->loss += loss / (double)(end - begin) / (double)batches;
-        scores->batch_accuracy += ratio(right, end - begin) / (double)batches;
+        scores->loss += loss / (double)(end - begin);
+        scores->batch_accuracy += ratio(right, end - begin);
     }
+    scores->loss /= (double)batches;
+    scores->batch_accuracy /= (double)batches;
 }
 
 static void class_scores(Scores *scores, int c) {

@@ -92,7 +92,7 @@ int command_train(int argc, char **argv) {
     bool stopped = false;
     bool ok = trainer_open(&trainer, argv[1], argv + 2, argc - 2, &error);
     ok = ok && (trainer.finished || run(&trainer, &stopped, &error));
-    const int rank = trainer.comm.rank;
+    const int rank = trainer.comm.rank;  // 0 also when MPI was not started
     if (ok && rank == 0) { say_end(&trainer, stopped); }
     trainer_close(&trainer);
     if (!ok && rank == 0) { print_error(&error); }

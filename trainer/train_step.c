@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "trainer/optimizer.h"
 #include "trainer/schedule.h"
 #include "trainer/stop.h"
 #include "trainer/trainer.h"
@@ -25,35 +26,6 @@ static double accumulate(Trainer *trainer, int64_t step, int samples) {
     }
     free(losses);
     return loss;
-}
-
-static AdamW adamw_of(const Config *config, double rate, int64_t step, double gradient_scale) {
-    const double beta1 = config->adam_beta1, beta2 = config->adam_beta2;
-    return (AdamW){.gradient_scale = (float)gradient_scale,
-                   .decay = (float)(1.0 - rate * config->weight_decay),
-                   .rest1 = (float)(1.0 - beta1),
-                   .beta2 = (float)beta2,
-                   .rest2 = (float)(1.0 - beta2),
-                   .step_size = (float)(rate / (1.0 - pow(beta1, (double)step))),
-                   .root_correction = (float)sqrt(1.0 - pow(beta2, (double)step)),
-                   .epsilon = (float)config->adam_epsilon};
-}
-
-// One call for each run of neighbouring tensors with the same decay; with the scope `all` that is the whole buffer.
-static void update(Trainer *trainer, AdamW adamw) {
-    const Layout *layout = &trainer->bert.layout;
-    const bool everything = trainer->config.weight_decay_scope == DECAY_ALL;
-    const float *gradient = reducer_gradient(trainer->reducer);
-    AdamW plain = adamw;
-    plain.decay = 1.0f;
-    for (int i = 0; i < layout->count;) {
-        const bool decay = everything || layout->tensors[i].decay;
-        const size_t begin = layout->tensors[i].offset;
-        while (i < layout->count && (everything || layout->tensors[i].decay) == decay) { i++; }
-        const size_t end = i < layout->count ? layout->tensors[i].offset : layout->total;
-        adamw_update(trainer->device, trainer->parameters + begin, trainer->first_moment + begin,
-                     trainer->second_moment + begin, gradient + begin, decay ? adamw : plain, end - begin);
-    }
 }
 
 static bool diverged(const Trainer *trainer, const StepResult *result, const int64_t *rows, int count, Error *error) {
@@ -97,9 +69,10 @@ bool trainer_step(Trainer *trainer, StepResult *result, Error *error) {
     if (!isfinite(result->loss) || !isfinite(result->gradient_norm)) {
         return diverged(trainer, result, rows, samples, error);
     }
-    const double clipped = config->max_grad_norm > 0 ? config->max_grad_norm / (result->gradient_norm + 1e-6) : 1.0;
-    const AdamW adamw = adamw_of(config, result->learning_rate, trainer->progress.step + 1, fmin(clipped, 1.0));
-    update(trainer, adamw);
+    const AdamW adamw =
+        optimizer_factors(config, result->learning_rate, trainer->progress.step + 1, result->gradient_norm);
+    optimizer_update(trainer->device, trainer->parameters, trainer->first_moment, trainer->second_moment,
+                     reducer_gradient(trainer->reducer), &trainer->bert.layout, config->weight_decay_scope, adamw);
     if (trainer->comm.rank == 0) { trainer->decays[trainer->decay_count++] = adamw.decay; }
     trainer->progress.step++;
     trainer->progress.epoch_loss += result->loss;

@@ -1,0 +1,55 @@
+# shellcheck shell=bash
+# Sourced by ./quickstart and ./runtests: finds what is missing and installs it where that is allowed.
+
+say() { printf '\n== %s\n' "$*"; }
+
+# Prints Debian's names of what the build needs and this machine lacks; $1 = tests: what the tests need, too.
+missing_packages() {
+    local command module
+    while read -r command package; do
+        command -v "$command" >/dev/null 2>&1 || echo "$package"
+    done <<'TOOLS'
+cc gcc
+cmake cmake
+ninja ninja-build
+pkg-config pkg-config
+mpirun openmpi-bin
+TOOLS
+    while read -r module package; do
+        [ "$module" != cmocka ] || [ "$1" = tests ] || continue
+        pkg-config --exists "$module" 2>/dev/null || echo "$package"
+    done <<'LIBRARIES'
+ompi-c libopenmpi-dev
+hdf5-openmpi libhdf5-openmpi-dev
+libfyaml libfyaml-dev
+jansson libjansson-dev
+libutf8proc libutf8proc-dev
+libxxhash libxxhash-dev
+libcrypto libssl-dev
+cmocka libcmocka-dev
+LIBRARIES
+    printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1 || echo libc6-dev
+    printf '#include <dnnl.h>\n' | cc -E - >/dev/null 2>&1 || echo libdnnl-dev
+}
+
+install_missing() {
+    local missing sudo=""
+    missing=$(missing_packages "$1" | sort -u | tr '\n' ' ')
+    [ -n "${missing// /}" ] || return 0
+    [ "$(id -u)" = 0 ] || sudo="sudo"
+    if ! command -v apt-get >/dev/null || { [ -n "$sudo" ] && ! sudo -n true 2>/dev/null && ! [ -t 0 ]; }; then
+        echo "missing: $missing" >&2
+        echo "as root: apt-get install $missing" >&2
+        exit 69
+    fi
+    say "installing $missing"
+    # shellcheck disable=SC2086
+    $sudo env DEBIAN_FRONTEND=noninteractive sh -c \
+        "apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing" >/dev/null
+}
+
+# Open MPI: root may run it (containers), more ranks than cores are allowed, and no warnings where the kernel forbids
+# one process to copy from another.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMPI_MCA_btl_vader_single_copy_mechanism=none
+if [ "$(nproc)" -lt 2 ]; then export OMPI_MCA_rmaps_base_oversubscribe=1; fi

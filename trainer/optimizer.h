@@ -1,0 +1,18 @@
+// AdamW over the flat buffer of a model: the factors of a step from the configuration, and which tensors are decayed.
+#ifndef BERTUNE_OPTIMIZER_H
+#define BERTUNE_OPTIMIZER_H
+
+#include "kernels/kernels.h"
+#include "trainer/config.h"
+#include "trainer/layout.h"
+
+// The factors of a step (1-based) with its learning rate; clips the gradient of that norm to train.max_grad_norm, as
+// torch.nn.utils.clip_grad_norm_.
+AdamW optimizer_factors(const Config *config, double rate, int64_t step, double gradient_norm);
+
+// Updates parameters and moments, buffers of the layout in device memory. Tensors outside of the scope (DecayScope)
+// are updated without decay.
+void optimizer_update(Device *device, float *parameters, float *first_moment, float *second_moment,
+                      const float *gradient, const Layout *layout, int64_t scope, AdamW adamw);
+
+#endif
