@@ -128,10 +128,6 @@ void comm_sum_floats(const Comm *comm, float *values, int64_t count) {
     CHECK_MPI(MPI_Allreduce(MPI_IN_PLACE, values, narrow_int(count), MPI_FLOAT, MPI_SUM, comm->world));
 }
 
-void comm_gather_int(const Comm *comm, int value, int *all) {
-    CHECK_MPI(MPI_Allgather(&value, 1, MPI_INT, all, 1, MPI_INT, comm->world));
-}
-
 void comm_barrier(const Comm *comm) { CHECK_MPI(MPI_Barrier(comm->world)); }
 
 int comm_threads(const Comm *comm) {

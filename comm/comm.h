@@ -34,9 +34,6 @@ void comm_broadcast(const Comm *comm, void *bytes, size_t count);
 void comm_sum(const Comm *comm, double *values, int count);
 void comm_sum_floats(const Comm *comm, float *values, int64_t count);
 
-// Collective. Gathers one value of each rank into all (size).
-void comm_gather_int(const Comm *comm, int value, int *all);
-
 // Collective. Waits for all.
 void comm_barrier(const Comm *comm);
 

@@ -208,8 +208,9 @@ bool dataset_sizes(const Dataset *dataset, const char *group, Reviews *reviews, 
     }
     reviews->rows = (int64_t)lengths[2];
     reviews->token_count = (int64_t)lengths[0];
-    if (lengths[2] < 1 || lengths[2] > UINT32_MAX || lengths[1] != lengths[2] + 1 || lengths[3] != lengths[2]) {
-        return error_set(error, EX_DATAERR, "%s: /%s: labels, offsets and source_row do not fit together",
+    if (lengths[2] < 1 || lengths[2] > UINT32_MAX || lengths[1] != lengths[2] + 1 || lengths[3] != lengths[2] ||
+        lengths[0] > lengths[2] * (hsize_t)dataset->info.max_length) {
+        return error_set(error, EX_DATAERR, "%s: /%s: tokens, labels, offsets and source_row do not fit together",
                          dataset->path, group);
     }
     return true;

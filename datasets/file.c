@@ -75,9 +75,10 @@ static int create_code(int cause) {
     return cause == ENOSPC || cause == EDQUOT || cause == EIO ? EX_IOERR : EX_CANTCREAT;
 }
 
-bool file_write_plain(const char *path, const void *bytes, size_t length, Error *error) {
+// Messages show name instead of path.
+static bool write_as(const char *path, const char *name, const void *bytes, size_t length, Error *error) {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (fd < 0) { return error_set(error, create_code(errno), "%s: cannot create: %s", path, strerror(errno)); }
+    if (fd < 0) { return error_set(error, create_code(errno), "%s: cannot create: %s", name, strerror(errno)); }
     size_t done = 0;
     int cause = 0;
     while (done < length && !cause) {
@@ -92,7 +93,11 @@ bool file_write_plain(const char *path, const void *bytes, size_t length, Error 
     if (close(fd) != 0 && !cause) { cause = errno; }
     if (!cause) { return true; }
     unlink(path);
-    return error_set(error, EX_IOERR, "%s: cannot write %zu bytes: %s", path, length, strerror(cause));
+    return error_set(error, EX_IOERR, "%s: cannot write %zu bytes: %s", name, length, strerror(cause));
+}
+
+bool file_write_plain(const char *path, const void *bytes, size_t length, Error *error) {
+    return write_as(path, path, bytes, length, error);
 }
 
 bool file_write(const char *path, const void *bytes, size_t length, Error *error) {
@@ -105,7 +110,7 @@ bool file_write(const char *path, const void *bytes, size_t length, Error *error
     const char *slash = strrchr(path, '/');
     snprintf(name, sizeof name, ".%s.tmp-%ld", slash ? slash + 1 : path, (long)getpid());
     path_join(temporary, sizeof temporary, parent, name);
-    if (!file_write_plain(temporary, bytes, length, error)) { return false; }
+    if (!write_as(temporary, path, bytes, length, error)) { return false; }
     if (rename(temporary, path) != 0) {
         int cause = errno;
         unlink(temporary);
@@ -143,13 +148,19 @@ bool directory_sync(const char *path, Error *error) {
 }
 
 bool directory_publish(const char *temporary, const char *path, Error *error) {
-    char parent[PATH_MAX];
+    char parent[PATH_MAX], trash[PATH_MAX], name[PATH_MAX];
     path_parent(parent, sizeof parent, path);
+    const char *slash = strrchr(path, '/');
+    snprintf(name, sizeof name, ".trash-%s", slash ? slash + 1 : path);
+    path_join(trash, sizeof trash, parent, name);
+    directory_remove(trash);
     if (!directory_sync(temporary, error)) { return false; }
-    if (rename(temporary, path) != 0) {
-        return error_set(error, EX_IOERR, "%s: cannot rename to %s: %s", temporary, path, strerror(errno));
+    if ((rename(path, trash) != 0 && errno != ENOENT) || rename(temporary, path) != 0) {
+        return error_set(error, EX_IOERR, "%s: cannot put %s in its place: %s", path, temporary, strerror(errno));
     }
-    return directory_sync(parent, error);
+    const bool ok = directory_sync(parent, error);
+    directory_remove(trash);
+    return ok;
 }
 
 void directory_remove(const char *path) {

@@ -22,7 +22,8 @@ bool directory_create(const char *path, Error *error);
 // Makes renames and unlinks in the directory durable. EX_IOERR on failure.
 bool directory_sync(const char *path, Error *error);
 
-// Renames a complete temporary directory to its final name and makes that durable. EX_IOERR on failure.
+// Renames a complete temporary directory to its final name, where it replaces a directory of that name, and makes that
+// durable. What is replaced is moved to .trash-NAME beside it first and removed last. EX_IOERR on failure.
 bool directory_publish(const char *temporary, const char *path, Error *error);
 
 // Removes a directory and the plain files and links in it, as far as possible; no error when there is none.

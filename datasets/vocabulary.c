@@ -112,6 +112,7 @@ static bool find_special(const Vocabulary *vocabulary, int32_t *id, const char *
 bool vocabulary_parse(Vocabulary *vocabulary, const char *name, const char *text, size_t length, Error *error) {
     *vocabulary = (Vocabulary){0};
     Vocabulary *v = vocabulary;
+    sha256_hex(v->sha256, text, length);
     bool ok = check_text(name, text, length, error) && split_lines(v, name, text, length, error) &&
               index_tokens(v, name, error) && find_special(v, &v->pad, "[PAD]", name, error) &&
               find_special(v, &v->unk, "[UNK]", name, error) && find_special(v, &v->cls, "[CLS]", name, error) &&

@@ -11,6 +11,7 @@ typedef struct {
     int32_t *buckets;     // open-addressing hash table of ids, -1 empty
     uint32_t bucket_mask;
     int32_t pad, unk, cls, sep, mask;  // ids of [PAD] [UNK] [CLS] [SEP] [MASK]
+    char sha256[65];                   // of the file's bytes, in hexadecimal
 } Vocabulary;
 
 // Reads vocab.txt, lines ending in LF or CRLF. Hostile until checked: at most 64 MiB, valid UTF-8, no byte order mark,

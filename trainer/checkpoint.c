@@ -1,7 +1,6 @@
 // Writing, loading and checking one checkpoint; see checkpoint.h. Which to keep is in checkpoint_list.c.
 #include "trainer/checkpoint.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
@@ -111,7 +110,6 @@ bool checkpoint_save(const Snapshot *snapshot, const char *directory, Error *err
     snprintf(name, sizeof name, "step-%08lld", (long long)snapshot->progress.step);
     path_join(path, sizeof path, directory, name);
     directory_remove(temporary);
-    directory_remove(path);
     const bool ok = directory_create(temporary, error) &&
                     model_write(snapshot->model, snapshot->weights, snapshot->bert, temporary, error) &&
                     write_optimizer(snapshot, temporary, error) && write_state(&snapshot->progress, temporary, error) &&
@@ -121,19 +119,23 @@ bool checkpoint_save(const Snapshot *snapshot, const char *directory, Error *err
 }
 
 bool checkpoint_write_final(const Snapshot *snapshot, const char *run_directory, Error *error) {
-    char temporary[PATH_MAX], old[PATH_MAX], path[PATH_MAX];
+    char temporary[PATH_MAX], path[PATH_MAX];
     path_join(temporary, sizeof temporary, run_directory, ".tmp-final");
-    path_join(old, sizeof old, run_directory, ".trash-final");
     path_join(path, sizeof path, run_directory, "final");
     directory_remove(temporary);
-    bool ok = directory_create(temporary, error) &&
-              model_write(snapshot->model, snapshot->weights, snapshot->bert, temporary, error);
-    if (ok && rename(path, old) != 0 && errno != ENOENT) {
-        ok = error_set(error, EX_IOERR, "%s: cannot replace: %s", path, strerror(errno));
-    }
-    ok = ok && directory_publish(temporary, path, error);
-    directory_remove(ok ? old : temporary);
+    const bool ok = directory_create(temporary, error) &&
+                    model_write(snapshot->model, snapshot->weights, snapshot->bert, temporary, error) &&
+                    directory_publish(temporary, path, error);
+    if (!ok) { directory_remove(temporary); }
     return ok;
+}
+
+void checkpoint_remove_final(const char *run_directory) {
+    char old[PATH_MAX], path[PATH_MAX];
+    path_join(old, sizeof old, run_directory, ".trash-final");
+    path_join(path, sizeof path, run_directory, "final");
+    directory_remove(old);
+    if (rename(path, old) == 0) { directory_remove(old); }
 }
 
 static bool read_moments(Snapshot *snapshot, const char *directory, Error *error) {

@@ -44,7 +44,15 @@ bool checkpoint_newest(char *path, size_t size, const char *directory, int *dama
 // and the best, and what crashed runs left.
 void checkpoint_retain(const char *directory, int64_t limit, int64_t best_step);
 
+// Removes the checkpoints after step, which a run that goes on from there leaves behind: damaged ones, or those of
+// another course. Otherwise they would crowd out the new ones and be taken for the newest.
+void checkpoint_cut_back(const char *directory, int64_t step);
+
 // Writes the model alone (final/): to a temporary name, then renamed in place of what was there.
 bool checkpoint_write_final(const Snapshot *snapshot, const char *run_directory, Error *error);
+
+// Removes final/ of a run that goes on, whose newest checkpoint holds the same weights. Left in place it would pass for
+// the end of the run if the new one could not be written.
+void checkpoint_remove_final(const char *run_directory);
 
 #endif

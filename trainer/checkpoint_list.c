@@ -90,6 +90,18 @@ static void remove_leftovers(const char *directory) {
     if (entries) { closedir(entries); }
 }
 
+void checkpoint_cut_back(const char *directory, int64_t step) {
+    int count;
+    int64_t *steps = list_steps(directory, &count);
+    for (int i = 0; i < count; i++) {
+        if (steps[i] > step) { discard(directory, steps[i]); }
+    }
+    free(steps);
+    char best[PATH_MAX];
+    path_join(best, sizeof best, directory, "best");
+    if (access(best, F_OK) != 0) { unlink(best); }  // it pointed at one of those
+}
+
 void checkpoint_retain(const char *directory, int64_t limit, int64_t best_step) {
     int count;
     int64_t *steps = list_steps(directory, &count);

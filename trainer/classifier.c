@@ -5,6 +5,7 @@
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -78,6 +79,20 @@ void classifier_close(Classifier *classifier) {
     bert_free(&classifier->bert);
     tokenizer_free(&classifier->tokenizer);
     model_close(&classifier->model);
+}
+
+float *classifier_logits(Classifier *classifier, const Reviews *reviews, float *losses, Error *error) {
+    const size_t count = (size_t)reviews->rows * (size_t)classifier->bert.C;
+    float *logits = check_calloc(count, sizeof *logits);
+    inference_run(&classifier->inference, classifier->parameters, reviews, NULL, 0, reviews->rows, logits, losses);
+    for (size_t i = 0; i < count; i++) {
+        if (isfinite(logits[i])) { continue; }
+        error_set(error, EX_DATAERR, "%s: the model computes %g; its weights are damaged or diverged",
+                  classifier->directory, logits[i]);
+        free(logits);
+        return NULL;
+    }
+    return logits;
 }
 
 int32_t largest_of(const float *values, int count) {

@@ -23,6 +23,10 @@ typedef struct {
 bool classifier_open(Classifier *classifier, const char *path, Error *error);
 void classifier_close(Classifier *classifier);
 
+// Logits (rows, C) of reviews into a new array, and their losses unless that is NULL; release with free. NULL with
+// EX_DATAERR when the model computes something that is not a number.
+float *classifier_logits(Classifier *classifier, const Reviews *reviews, float *losses, Error *error);
+
 // The softmax of logits (classes) in place.
 void softmax(float *logits, int classes);
 

@@ -91,12 +91,15 @@ static bool check_data(const Classifier *classifier, const DatasetInfo *info, co
     return true;
 }
 
-static void evaluate_reviews(Classifier *classifier, const Options *options, const Reviews *reviews) {
+static bool evaluate_reviews(Classifier *classifier, const Options *options, const Reviews *reviews, Error *error) {
     const int classes = classifier->bert.C;
     const size_t rows = (size_t)reviews->rows;
-    float *logits = check_calloc(rows * (size_t)classes, sizeof *logits), *losses = check_calloc(rows, sizeof *losses);
+    float *losses = check_calloc(rows, sizeof *losses), *logits = classifier_logits(classifier, reviews, losses, error);
+    if (!logits) {
+        free(losses);
+        return false;
+    }
     int32_t *predictions = check_calloc(rows, sizeof *predictions);
-    inference_run(&classifier->inference, classifier->parameters, reviews, NULL, 0, reviews->rows, logits, losses);
     for (size_t i = 0; i < rows; i++) { predictions[i] = largest_of(logits + i * (size_t)classes, classes); }
     Scores scores;
     scores_compute(&scores, losses, predictions, reviews->labels, reviews->rows, classes, options->batch_size);
@@ -109,6 +112,7 @@ static void evaluate_reviews(Classifier *classifier, const Options *options, con
     free(predictions);
     free(losses);
     free(logits);
+    return true;
 }
 
 static bool evaluate(const Options *options, Error *error) {
@@ -123,7 +127,7 @@ static bool evaluate(const Options *options, Error *error) {
         inference_close(&classifier.inference);
         inference_open(&classifier.inference, classifier.device, &classifier.bert, dataset.info.max_length);
     }
-    if (ok) { evaluate_reviews(&classifier, options, &reviews); }
+    ok = ok && evaluate_reviews(&classifier, options, &reviews, error);
     reviews_free(&reviews);
     dataset_close(&dataset);
     classifier_close(&classifier);

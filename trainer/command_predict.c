@@ -12,7 +12,7 @@
 
 static const char usage[] =
     "Usage: bertune predict MODEL_OR_RUN [TEXT ...] [OPTION ...]\n"
-    "Labels texts: those given, or a column of a CSV file, or (with neither) the lines of stdin.\n\n"
+    "Labels texts: those given, or a column of a CSV file, or (with neither, or with `-`) the lines of stdin.\n\n"
     "  --csv FILE          texts of a CSV file\n"
     "  --text-column NAME  its column [review]\n"
     "  --format FORMAT     text | json (an object a line) | csv [text]\n"
@@ -104,15 +104,14 @@ static Reviews tokenize(const Classifier *classifier, char *const *texts, const 
     return reviews;
 }
 
-static void predict_texts(Classifier *classifier, const char *format, char *const *texts, const size_t *lengths,
-                          int64_t count) {
+static bool predict_texts(Classifier *classifier, const char *format, char *const *texts, const size_t *lengths,
+                          int64_t count, Error *error) {
     const ModelConfig *config = &classifier->model.config;
     const size_t classes = (size_t)classifier->bert.C;
     Reviews reviews = tokenize(classifier, texts, lengths, count);
-    float *logits = check_calloc((size_t)count * classes, sizeof *logits);
-    inference_run(&classifier->inference, classifier->parameters, &reviews, NULL, 0, count, logits, NULL);
-    if (strcmp(format, "csv") == 0) { print_csv_header(config); }
-    for (int64_t i = 0; i < count; i++) {
+    float *logits = classifier_logits(classifier, &reviews, NULL, error);
+    if (logits && strcmp(format, "csv") == 0) { print_csv_header(config); }
+    for (int64_t i = 0; logits && i < count; i++) {
         float *probabilities = logits + (size_t)i * classes;
         softmax(probabilities, classifier->bert.C);
         if (strcmp(format, "json") == 0) {
@@ -123,26 +122,30 @@ static void predict_texts(Classifier *classifier, const char *format, char *cons
             print_text(texts[i], probabilities, config);
         }
     }
+    const bool ok = logits != NULL;
     free(logits);
     reviews_free(&reviews);
+    return ok;
 }
 
 static bool predict_csv(Classifier *classifier, const Options *options, Error *error) {
     Table table;
     if (!table_read(&table, options->csv, options->text_column, NULL, false, error)) { return false; }
-    predict_texts(classifier, options->format, table.texts, table.lengths, table.rows);
+    const bool ok = predict_texts(classifier, options->format, table.texts, table.lengths, table.rows, error);
     table_free(&table);
-    return true;
+    return ok;
 }
 
 static bool predict_lines(Classifier *classifier, const Options *options, Error *error) {
     TextLines lines;
-    const bool ok = options->text_count ? lines_take(&lines, options->texts, options->text_count, error)
-                                        : lines_read(&lines, "-", error);
+    const bool from_stdin =
+        options->text_count == 0 || (options->text_count == 1 && strcmp(options->texts[0], "-") == 0);
+    bool ok =
+        from_stdin ? lines_read(&lines, "-", error) : lines_take(&lines, options->texts, options->text_count, error);
     if (!ok) { return false; }
-    predict_texts(classifier, options->format, lines.texts, lines.lengths, lines.count);
+    ok = predict_texts(classifier, options->format, lines.texts, lines.lengths, lines.count, error);
     lines_free(&lines);
-    return true;
+    return ok;
 }
 
 static bool predict(const Options *options, Error *error) {

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "datasets/file.h"
+#include "datasets/utf8.h"
 #include "trainer/config_options.h"
 #include "trainer/number.h"
 
@@ -80,7 +81,9 @@ static bool take_key(Reader *reader, const char *place, const char *name, Error 
 }
 
 static bool take_scalar(Reader *reader, const char *place, const char *text, bool quoted, Error *error) {
-    if (reader->depth == 0) { return error_set(error, EX_CONFIG, "%s: expected `section:` lines", place); }
+    if (reader->depth == 0) {  // a document of nothing is as good as an empty file
+        return (!text[0] && !quoted) || error_set(error, EX_CONFIG, "%s: expected `section:` lines", place);
+    }
     if (reader->depth == 1) {
         if (!reader->section[0]) { return take_section(reader, place, text, error); }
         if (!text[0] && !quoted) {  // a section whose keys are all commented out
@@ -162,6 +165,14 @@ static bool read_file(Config *config, const char *path, Error *error) {
     if (!file_read(&text, &length, path, 1 << 20, error)) {
         if (error->code == EX_DATAERR) { error->code = EX_CONFIG; }
         return false;
+    }
+    // The YAML library takes UTF-16 for an empty file and a NUL for the end; both would be trained with defaults.
+    size_t bad = strlen(text);
+    if (!utf8_valid(text, bad, &bad) || bad < length) {
+        int line = 1;
+        for (size_t i = 0; i < bad; i++) { line += text[i] == '\n'; }
+        free(text);
+        return error_set(error, EX_CONFIG, "%s:%d: not UTF-8 text", path, line);
     }
     Reader reader = {.config = config, .path = path, .seen = check_calloc((size_t)config_option_count, sizeof(bool))};
     const struct fy_diag_cfg diagnostics = {.output_fn = keep_diagnostic,

@@ -1,11 +1,13 @@
 // The option table and the reading and writing of single values.
 #include "trainer/config_options.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "datasets/utf8.h"
 #include "trainer/number.h"
 
 #define FIELD(name) offsetof(Config, name)
@@ -139,6 +141,15 @@ static bool parse_choice(const Option *option, const char *text, int64_t *value,
     return error_set(error, EX_CONFIG, "%s: expected one of %s, found `%s`", option->key, option->choices, text);
 }
 
+// Whether text can stand in a line of the resolved file.
+static bool printable(const char *text) {
+    size_t bad;
+    for (const char *c = text; *c; c++) {
+        if (iscntrl((unsigned char)*c) && *c != '\t') { return false; }
+    }
+    return utf8_valid(text, strlen(text), &bad);
+}
+
 bool option_parse(Config *config, const Option *option, const char *text, Error *error) {
     void *field = (char *)config + option->offset;
     double number = -1;
@@ -147,6 +158,9 @@ bool option_parse(Config *config, const Option *option, const char *text, Error 
             if (!text[0] || strlen(text) >= CONFIG_TEXT_SIZE) {
                 return error_set(error, EX_CONFIG, "%s: expected 1 to %d bytes of text", option->key,
                                  CONFIG_TEXT_SIZE - 1);
+            }
+            if (!printable(text)) {
+                return error_set(error, EX_CONFIG, "%s: expected UTF-8 text without control characters", option->key);
             }
             strcpy(field, text);
             return true;

@@ -1,9 +1,12 @@
 // bertune: fine-tunes BERT classifiers on many processes. This file finds the subcommand.
+#include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "trainer/commands.h"
 
@@ -53,8 +56,17 @@ bool check_single_process(const char *command, Error *error) {
     return true;
 }
 
-int main(int argc, char **argv) {
-    setlocale(LC_CTYPE, "C.UTF-8");
+// A file opened while one of these was closed would get its number, and messages would be written into it. stdout and
+// stderr are opened for reading, so that writing to them stays an error.
+static void reserve_standard_streams(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd) {
+            _exit(EX_OSERR);
+        }
+    }
+}
+
+static int run_command(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "";
     const bool subcommand_version = argc == 3 && strcmp(argv[2], "--version") == 0;
     if (strcmp(name, "--version") == 0 || subcommand_version) { return command_info(1, (char *[]){"--version", NULL}); }
@@ -62,21 +74,21 @@ int main(int argc, char **argv) {
         print_usage(stdout);
         return EX_OK;
     }
-    int code = -1;
-    for (size_t i = 0; i < COMMANDS && code < 0; i++) {
-        if (strcmp(commands[i].name, name) == 0) { code = commands[i].run(argc - 1, argv + 1); }
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (strcmp(commands[i].name, name) == 0) { return commands[i].run(argc - 1, argv + 1); }
     }
-    if (code < 0) {
-        if (!name[0]) {
-            print_usage(stderr);
-            return EX_USAGE;
-        }
-        return usage_error("", "unknown command `%s`", name);
-    }
-    // A full disk or a closed pipe behind stdout shows only now.
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        perror("bertune: stdout");
-        return code ? code : EX_IOERR;
-    }
-    return code;
+    if (name[0]) { return usage_error("", "unknown command `%s`", name); }
+    print_usage(stderr);
+    return EX_USAGE;
+}
+
+int main(int argc, char **argv) {
+    reserve_standard_streams();
+    setlocale(LC_CTYPE, "C.UTF-8");
+    const int code = run_command(argc, argv);
+    // A full disk or a closed pipe behind stdout shows only now, unless an earlier write met it.
+    const bool failed_before = ferror(stdout) != 0;
+    if (fflush(stdout) == 0 && !failed_before) { return code; }
+    fprintf(stderr, "bertune: stdout: cannot write: %s\n", failed_before ? "an earlier write failed" : strerror(errno));
+    return code ? code : EX_IOERR;
 }

@@ -6,17 +6,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Writes value with so many digits and says whether it reads back. %g switches to an exponent at its precision, Python
+// at 1e16. The doubles below a power of two lie closer than those above, so that the decimal that reads back may not be
+// the nearest of its length; a quarter of the distance higher it is.
+static bool write_digits(NumberText *number, double value, int digits, bool plain) {
+    const long double places[] = {value, value * (1.0L + 0x1p-54L)};
+    for (int i = 0; i < 2; i++) {
+        snprintf(number->text, sizeof number->text, plain ? "%.*Lg" : "%.*Le", plain ? digits : digits - 1, places[i]);
+        if (strtod(number->text, NULL) == value) { return true; }
+    }
+    return false;
+}
+
 NumberText number_format(double value) {
     NumberText number;
-    for (int digits = 1; digits <= 17; digits++) {
-        // %g switches to an exponent at its precision; Python does so at 1e16.
-        snprintf(number.text, sizeof number.text, fabs(value) >= 1e-4 && fabs(value) < 1e16 ? "%.*g" : "%.*e",
-                 fabs(value) >= 1e-4 && fabs(value) < 1e16 ? digits : digits - 1, value);
-        if (strtod(number.text, NULL) == value || value != value) { break; }
+    const bool plain = fabs(value) >= 1e-4 && fabs(value) < 1e16;
+    for (int digits = 1; digits < 17 && !write_digits(&number, value, digits, plain); digits++) {}
+    if (strtod(number.text, NULL) != value) {
+        snprintf(number.text, sizeof number.text, plain ? "%.17g" : "%.16e", value);
     }
-    if (fabs(value) >= 1e-4 && fabs(value) < 1e16 && strchr(number.text, 'e')) {
-        snprintf(number.text, sizeof number.text, "%.0f", value);
-    }
+    if (plain && strchr(number.text, 'e')) { snprintf(number.text, sizeof number.text, "%.0f", value); }
     if (value == 0) { strcpy(number.text, signbit(value) ? "-0" : "0"); }
     if (isfinite(value) && !strpbrk(number.text, ".e")) { strcat(number.text, ".0"); }
     return number;

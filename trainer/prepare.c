@@ -14,6 +14,7 @@
 #include "datasets/file.h"
 #include "datasets/split.h"
 #include "datasets/tokenizer.h"
+#include "datasets/utf8.h"
 #include "datasets/vocabulary_build.h"
 #include "trainer/number.h"
 #include "trainer/progress.h"
@@ -76,21 +77,12 @@ static bool learn_vocabulary(Work *work, Error *error) {
 }
 
 static bool open_vocabulary(Work *work, Error *error) {
-    DatasetInfo *info = &work->info;
-    if (work->options->build_size) {
-        if (!learn_vocabulary(work, error)) { return false; }
-        sha256_hex(info->vocabulary_sha256, work->built, work->built_length);
-    } else {
-        char *text;
-        size_t length;
-        if (!tokenizer_open(&work->tokenizer, work->options->vocabulary, error) ||
-            !file_read(&text, &length, work->options->vocabulary, 64 << 20, error)) {
-            return false;
-        }
-        sha256_hex(info->vocabulary_sha256, text, length);
-        free(text);
-    }
-    info->vocabulary_size = work->tokenizer.vocabulary.size;
+    const Vocabulary *vocabulary = &work->tokenizer.vocabulary;
+    const bool ok = work->options->build_size ? learn_vocabulary(work, error)
+                                              : tokenizer_open(&work->tokenizer, work->options->vocabulary, error);
+    if (!ok) { return false; }
+    memcpy(work->info.vocabulary_sha256, vocabulary->sha256, sizeof work->info.vocabulary_sha256);
+    work->info.vocabulary_size = vocabulary->size;
     return true;
 }
 
@@ -109,18 +101,28 @@ static bool name_labels(Work *work, Error *error) {
         return error_set(error, EX_DATAERR, "%s: label %d occurs, but --label-names has %d names", work->options->csv,
                          largest, named);
     }
+    if (named > DATASET_MAX_CLASSES) {
+        return error_set(error, EX_USAGE, "--label-names: %d names, at most %d", named, DATASET_MAX_CLASSES);
+    }
     if (names) { info->classes = named; }
     info->label_names = check_calloc((size_t)info->classes, sizeof *info->label_names);
     for (int32_t c = 0; c < info->classes; c++) {
         const size_t length = names ? strcspn(names, ",") : 0;
-        if (names && (length == 0 || length >= DATASET_NAME_SIZE)) {
-            return error_set(error, EX_USAGE, "--label-names: expected names of 1 to %d bytes", DATASET_NAME_SIZE - 1);
+        size_t bad;
+        if (names && (length == 0 || length >= DATASET_NAME_SIZE || !utf8_valid(names, length, &bad))) {
+            return error_set(error, EX_USAGE, "--label-names: expected names of 1 to %d bytes of UTF-8",
+                             DATASET_NAME_SIZE - 1);
         }
         if (names) {
             snprintf(info->label_names[c], DATASET_NAME_SIZE, "%.*s", (int)length, names);
             names += length + (names[length] == ',');
         } else {
             snprintf(info->label_names[c], DATASET_NAME_SIZE, "LABEL_%d", c);
+        }
+        for (int32_t other = 0; other < c; other++) {
+            if (strcmp(info->label_names[other], info->label_names[c]) == 0) {
+                return error_set(error, EX_USAGE, "--label-names: `%s` stands twice", info->label_names[c]);
+            }
         }
     }
     return true;
@@ -217,6 +219,25 @@ static bool check_place(const char *path, Error *error) {
     return true;
 }
 
+static bool same_file(const char *a, const char *b) {
+    struct stat first, second;
+    if (!a || !b) { return false; }
+    return strcmp(a, b) == 0 || (stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
+                                 first.st_ino == second.st_ino);
+}
+
+// Nothing that is read, and no other output, may be overwritten.
+static bool check_distinct(const PrepareOptions *options, Error *error) {
+    const char *const outputs[] = {options->out, options->vocabulary_out};
+    for (int i = 0; i < 2; i++) {
+        if (same_file(outputs[i], options->csv) || same_file(outputs[i], options->vocabulary) ||
+            (i && same_file(outputs[i], options->out))) {
+            return error_set(error, EX_USAGE, "%s: named twice, as output and as another file", outputs[i]);
+        }
+    }
+    return true;
+}
+
 static void describe(const Work *work, double seconds) {
     const Parts *parts = &work->parts;
     printf("%s: %lld rows (%lld training, %lld validation", work->options->out, (long long)work->table.rows,
@@ -250,7 +271,7 @@ static bool tokenize_and_write(Work *work, Error *error) {
 
 bool prepare_run(const PrepareOptions *options, Error *error) {
     Work work = {.options = options};
-    if (!check_place(options->out, error) ||
+    if (!check_distinct(options, error) || !check_place(options->out, error) ||
         (options->vocabulary_out && !check_place(options->vocabulary_out, error)) ||
         !table_read(&work.table, options->csv, options->text_column, options->label_column, options->skip_bad_rows,
                     error)) {

@@ -1,6 +1,7 @@
 // See run_directory.h.
 #include "trainer/run_directory.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -20,8 +21,19 @@ void run_directory_init(RunDirectory *run, const char *path) {
     run->lock = -1;
 }
 
+static bool has_checkpoint(const char *directory) {
+    bool found = false;
+    DIR *entries = opendir(directory);
+    for (struct dirent *entry; entries && !found && (entry = readdir(entries));) {
+        found = strncmp(entry->d_name, "step-", 5) == 0;
+    }
+    if (entries) { closedir(entries); }
+    return found;
+}
+
+// The empty directories of a run that failed before its first step are no run.
 bool run_directory_in_use(const RunDirectory *run) {
-    return access(run->metrics, F_OK) == 0 || access(run->final, F_OK) == 0 || access(run->checkpoints, F_OK) == 0;
+    return access(run->metrics, F_OK) == 0 || access(run->final, F_OK) == 0 || has_checkpoint(run->checkpoints);
 }
 
 // An fcntl lock, since these work on network file systems and vanish with their process.

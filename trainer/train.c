@@ -93,8 +93,10 @@ int command_train(int argc, char **argv) {
     bool ok = trainer_open(&trainer, argv[1], argv + 2, argc - 2, &error);
     ok = ok && (trainer.finished || run(&trainer, &stopped, &error));
     const int rank = trainer.comm.rank;  // 0 also when MPI was not started
+    // Before the ranks part: mpirun ends all of them as soon as one has left with an exit code other than 0.
+    if (rank == 0) { progress_clear(&trainer.bar); }
     if (ok && rank == 0) { say_end(&trainer, stopped); }
-    trainer_close(&trainer);
     if (!ok && rank == 0) { print_error(&error); }
+    trainer_close(&trainer);
     return ok ? stopped ? EX_TEMPFAIL : EX_OK : error.code;
 }

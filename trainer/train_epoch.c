@@ -87,6 +87,12 @@ void trainer_end_epoch(Trainer *trainer, int64_t epoch, double seconds) {
     free(guesses);
 }
 
+void trainer_decay_tables(Trainer *trainer) {
+    weights_decay_tables(&trainer->weights, &trainer->bert, &trainer->model.config, trainer->decays,
+                         trainer->decay_count);
+    trainer->decay_count = 0;
+}
+
 // Brings the host's copy of the weights and moments up to date, and the rows that are not trained.
 static Snapshot snapshot_of(Trainer *trainer, float *moments) {
     const size_t total = trainer->bert.layout.total, bytes = total * sizeof(float);
@@ -95,9 +101,7 @@ static Snapshot snapshot_of(Trainer *trainer, float *moments) {
         device_download(trainer->device, moments, trainer->first_moment, bytes);
         device_download(trainer->device, moments + total, trainer->second_moment, bytes);
     }
-    weights_decay_tables(&trainer->weights, &trainer->bert, &trainer->model.config, trainer->decays,
-                         trainer->decay_count);
-    trainer->decay_count = 0;
+    trainer_decay_tables(trainer);
     return (Snapshot){&trainer->model,  &trainer->bert, &trainer->weights, moments, moments ? moments + total : NULL,
                       trainer->progress};
 }

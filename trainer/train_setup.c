@@ -125,6 +125,12 @@ static bool tokens_active(const Trainer *trainer, const Reviews *reviews, Error 
     return true;
 }
 
+// Rank 0 only.
+static bool check_unused(const Trainer *trainer, Error *error) {
+    if (strcmp(trainer->config.resume, "never") != 0 || !run_directory_in_use(&trainer->run)) { return true; }
+    return error_set(error, EX_CANTCREAT, "%s: holds a run already and run.resume is `never`", trainer->run.path);
+}
+
 // The checkpoint to go on from into path, or "" for none. Rank 0 only.
 static bool choose_checkpoint(const Trainer *trainer, char *path, size_t size, Error *error) {
     const char *resume = trainer->config.resume;
@@ -222,18 +228,13 @@ static bool share_weights(Trainer *trainer, Error *error) {
     return ok;
 }
 
-// Rank 0 only.
-static bool create_run(Trainer *trainer, Error *error) {
-    const bool never = strcmp(trainer->config.resume, "never") == 0;
-    if (never && run_directory_in_use(&trainer->run)) {
-        return error_set(error, EX_CANTCREAT, "%s: holds a run already and run.resume is `never`", trainer->run.path);
-    }
-    return run_directory_create(&trainer->run, error);
-}
-
-// config.yaml and metrics.jsonl; rank 0 only, once it is known that there is something to do.
+// The run directory, config.yaml and metrics.jsonl; rank 0 only, once it is known that there is something to do, so
+// that a user's error leaves nothing behind.
 static bool open_reports(Trainer *trainer, Error *error) {
+    if (!run_directory_create(&trainer->run, error)) { return false; }
     char *yaml = config_to_yaml(&trainer->config);
+    checkpoint_cut_back(trainer->run.checkpoints, trainer->progress.step);
+    checkpoint_remove_final(trainer->run.path);
     const bool ok =
         file_write(trainer->run.config, yaml, strlen(yaml), error) &&
         metrics_open(&trainer->metrics, trainer->run.metrics, trainer->progress.step, trainer->batches.steps, error);
@@ -298,7 +299,7 @@ bool trainer_open(Trainer *trainer, const char *config_path, char *const *overri
     lay_out(trainer);
     bool ok = tokens_active(trainer, &trainer->train.reviews, error) &&
               tokens_active(trainer, &trainer->validation.reviews, error);
-    ok = ok && (comm->rank != 0 || create_run(trainer, error));
+    ok = ok && (comm->rank != 0 || check_unused(trainer, error));
     if (!comm_agree(comm, ok, error) || !share_weights(trainer, error)) { return false; }
     plan(trainer);
     if (trainer->finished) { return true; }
@@ -309,10 +310,7 @@ bool trainer_open(Trainer *trainer, const char *config_path, char *const *overri
             (long long)(trainer->train.first + trainer->train.count));
     trainer->reducer = reducer_open(comm, trainer->device, trainer->bert.layout.total);
     inference_open(&trainer->inference, trainer->device, &trainer->bert, trainer->dataset.info.max_length);
-    if (comm->rank == 0) {
-        trainer->decays = check_calloc((size_t)trainer->last_step + 1, sizeof *trainer->decays);
-        report_start(trainer);
-    }
+    if (comm->rank == 0) { report_start(trainer); }
     return true;
 }
 
@@ -334,7 +332,6 @@ void trainer_close(Trainer *trainer) {
     weights_free(&trainer->weights);
     bert_free(&trainer->bert);
     free(trainer->word_row);
-    free(trainer->decays);
     model_close(&trainer->model);
     shards_close(&trainer->train);
     shards_close(&trainer->validation);

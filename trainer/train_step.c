@@ -73,7 +73,12 @@ bool trainer_step(Trainer *trainer, StepResult *result, Error *error) {
         optimizer_factors(config, result->learning_rate, trainer->progress.step + 1, result->gradient_norm);
     optimizer_update(trainer->device, trainer->parameters, trainer->first_moment, trainer->second_moment,
                      reducer_gradient(trainer->reducer), &trainer->bert.layout, config->weight_decay_scope, adamw);
-    if (trainer->comm.rank == 0) { trainer->decays[trainer->decay_count++] = adamw.decay; }
+    if (trainer->comm.rank == 0) {
+        if (trainer->decay_count == sizeof trainer->decays / sizeof trainer->decays[0]) {
+            trainer_decay_tables(trainer);
+        }
+        trainer->decays[trainer->decay_count++] = adamw.decay;
+    }
     trainer->progress.step++;
     trainer->progress.epoch_loss += result->loss;
     result->seconds = seconds_now() - begin;

@@ -37,7 +37,7 @@ typedef struct {
     Progress progress;
     int64_t last_step;    // the run ends after it
     int64_t total_steps;  // of num_train_epochs, for the schedule
-    float *decays;        // rank 0: factors of the steps since the full tables were last decayed
+    float decays[1024];   // rank 0: factors of the steps since the full tables were last decayed
     int64_t decay_count;
     double started, seconds_train;
     char resumed_from[RUN_PATH];  // rank 0
@@ -60,6 +60,9 @@ void trainer_begin_epoch(Trainer *trainer, int64_t epoch);
 // Collective. The step after progress.step: gradient, reduction, update. False (EX_DIVERGED on all ranks, weights as
 // before) when the loss or the gradient is not finite.
 bool trainer_step(Trainer *trainer, StepResult *result, Error *error);
+
+// Rank 0 only. Brings the rows that are not trained up to date with the steps done.
+void trainer_decay_tables(Trainer *trainer);
 
 // Collective. Evaluates the validation part and reports the epoch (1-based) that has ended.
 void trainer_end_epoch(Trainer *trainer, int64_t epoch, double seconds);

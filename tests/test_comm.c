@@ -1,0 +1,358 @@
+// What ranks do together, run by mpirun as comm_np1 to comm_np4: sums of whole numbers are exact, verdicts and bytes
+// are the same everywhere, shards hold the whole data set. Several nodes are imitated by cutting the ranks of this one
+// into groups, so that the code between nodes runs, too. A rank that fails ends all (CMOCKA_TEST_ABORT).
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "comm/parallel_io.h"
+#include "comm/reduce.h"
+#include "tests/scratch.h"
+#include "trainer/shards.h"
+
+static Comm real;  // one MPI_Init a process
+
+// The ways in which ranks are cut into nodes; within each, nodes are numbered in the order of their first ranks.
+enum { REAL, PAIRS, ALTERNATING, FIRST_ALONE, LAYOUTS };
+
+static int node_of(int layout, int rank) {
+    switch (layout) {
+        case PAIRS:
+            return rank / 2;
+        case ALTERNATING:
+            return rank % 2;
+        default:
+            return rank > 0;
+    }
+}
+
+// The ranks as if they lay on several nodes; release with layout_close.
+static Comm layout_open(int layout) {
+    Comm comm = real;
+    if (layout == REAL) { return comm; }
+    comm.node = node_of(layout, comm.rank);
+    CHECK_MPI(MPI_Comm_split(comm.world, comm.node, comm.rank, &comm.local));
+    CHECK_MPI(MPI_Comm_rank(comm.local, &comm.local_rank));
+    CHECK_MPI(MPI_Comm_size(comm.local, &comm.local_size));
+    CHECK_MPI(MPI_Comm_split(comm.world, comm.local_rank == 0 ? 0 : MPI_UNDEFINED, comm.rank, &comm.leaders));
+    comm.nodes = 0;
+    comm.node_parts = check_calloc((size_t)comm.size + 1, sizeof *comm.node_parts);
+    for (int r = 0; r < comm.size; r++) {
+        const int node = node_of(layout, r);
+        comm.nodes = node + 1 > comm.nodes ? node + 1 : comm.nodes;
+        for (int later = node + 1; later <= comm.size; later++) { comm.node_parts[later]++; }
+    }
+    comm.part = comm.node_parts[comm.node] + comm.local_rank;
+    return comm;
+}
+
+static void layout_close(Comm *comm, int layout) {
+    if (layout == REAL) { return; }
+    if (comm->leaders != MPI_COMM_NULL) { CHECK_MPI(MPI_Comm_free(&comm->leaders)); }
+    CHECK_MPI(MPI_Comm_free(&comm->local));
+    free(comm->node_parts);
+}
+
+static void test_numbering(void **state) {
+    (void)state;
+    assert_int_equal(real.nodes, 1);
+    assert_int_equal(real.local_size, real.size);
+    for (int layout = 0; layout < LAYOUTS; layout++) {
+        Comm comm = layout_open(layout);
+        int parts[64], nodes[64];
+        CHECK_MPI(MPI_Allgather(&comm.part, 1, MPI_INT, parts, 1, MPI_INT, comm.world));
+        CHECK_MPI(MPI_Allgather(&comm.node, 1, MPI_INT, nodes, 1, MPI_INT, comm.world));
+        assert_int_equal(parts[comm.rank], comm.part);
+        bool seen[64] = {false};
+        for (int r = 0; r < comm.size; r++) {
+            assert_in_range(parts[r], 0, comm.size - 1);
+            assert_false(seen[parts[r]]);
+            seen[parts[r]] = true;
+            assert_in_range(parts[r], comm.node_parts[nodes[r]], comm.node_parts[nodes[r] + 1] - 1);
+        }
+        assert_int_equal(comm.node_parts[0], 0);
+        assert_int_equal(comm.node_parts[comm.nodes], comm.size);
+        layout_close(&comm, layout);
+    }
+}
+
+// A whole number that float holds exactly, as do all sums over ranks.
+static float number(size_t i, int rank) { return (float)((int)((i * 7 + (size_t)rank * 1013) % 4001) - 2000); }
+
+static void check_reducer(const Comm *comm, Device *device, size_t count) {
+    Reducer *reducer = reducer_open(comm, device, count);
+    float *gradient = reducer_gradient(reducer);
+    for (size_t i = 0; i < count; i++) { assert_true(gradient[i] == 0.0f); }
+    for (int round = 1; round <= 3; round++) {
+        for (size_t i = 0; i < count; i++) { gradient[i] = number(i, comm->rank * round); }
+        reducer_sum(reducer);
+        for (size_t i = 0; i < count; i++) {
+            float expected = 0.0f;
+            for (int r = 0; r < comm->size; r++) { expected += number(i, r * round); }
+            if (gradient[i] != expected) {
+                fail_msg("rank %d: element %zu of %zu: %g, expected %g", comm->rank, i, count, (double)gradient[i],
+                         (double)expected);
+            }
+        }
+    }
+    reducer_close(reducer);
+}
+
+static void test_reducer(void **state) {
+    (void)state;
+    const size_t counts[] = {0, 1, 2, 3, 5, 1023, 1024, 1025, 16385, 100003};
+    Device *device = device_open(1);
+    for (int layout = 0; layout < LAYOUTS; layout++) {
+        Comm comm = layout_open(layout);
+        for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) { check_reducer(&comm, device, counts[i]); }
+        layout_close(&comm, layout);
+    }
+    device_close(device);
+}
+
+// Sums that are rounded: the same bits on all ranks, and again in a second run.
+static void test_reducer_same_bits(void **state) {
+    (void)state;
+    enum { COUNT = 5001 };
+    static float first[COUNT], root[COUNT];
+    Device *device = device_open(1);
+    for (int layout = 0; layout < LAYOUTS; layout++) {
+        Comm comm = layout_open(layout);
+        for (int run = 0; run < 2; run++) {
+            Reducer *reducer = reducer_open(&comm, device, COUNT);
+            float *gradient = reducer_gradient(reducer);
+            for (size_t i = 0; i < COUNT; i++) { gradient[i] = 1.0f / (float)(i + 1 + 3 * (size_t)comm.rank); }
+            reducer_sum(reducer);
+            memcpy(root, gradient, sizeof root);
+            if (run == 0) { memcpy(first, gradient, sizeof first); }
+            assert_memory_equal(gradient, first, sizeof first);
+            comm_broadcast(&comm, root, sizeof root);
+            assert_memory_equal(gradient, root, sizeof root);
+            reducer_close(reducer);
+        }
+        layout_close(&comm, layout);
+    }
+    device_close(device);
+}
+
+static void test_agree(void **state) {
+    (void)state;
+    for (int failing = 0; failing < 1 << real.size; failing++) {  // every set of ranks
+        Error error = {0};
+        const bool ok = !(failing >> real.rank & 1);
+        if (!ok) { error_set(&error, 60 + real.rank, "rank %d failed", real.rank); }
+        assert_int_equal(comm_agree(&real, ok, &error), failing == 0);
+        if (failing) {
+            const int lowest = __builtin_ctz((unsigned)failing);
+            char expected[32];
+            snprintf(expected, sizeof expected, "rank %d failed", lowest);
+            assert_int_equal(error.code, 60 + lowest);
+            assert_string_equal(error.text, expected);
+        }
+    }
+}
+
+static void test_broadcast_and_sums(void **state) {
+    (void)state;
+    const size_t counts[] = {0, 1, 7, 1025, 1000003};
+    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+        unsigned char *bytes = check_calloc(counts[c], 1);
+        for (size_t i = 0; i < counts[c]; i++) { bytes[i] = (unsigned char)(i * 31 + (size_t)real.rank * 17); }
+        comm_broadcast(&real, bytes, counts[c]);
+        for (size_t i = 0; i < counts[c]; i++) { assert_true(bytes[i] == (unsigned char)(i * 31)); }
+        free(bytes);
+    }
+    double doubles[2] = {real.rank + 0.5, 1e15 + real.rank};
+    float floats[3] = {(float)real.rank, 0.0f, real.rank == real.size - 1 ? 0.1f : 0.0f};
+    comm_sum(&real, doubles, 2);
+    comm_sum_floats(&real, floats, 3);
+    const int triangle = real.size * (real.size - 1) / 2;
+    assert_true(doubles[0] == triangle + 0.5 * real.size && doubles[1] == 1e15 * real.size + triangle);
+    assert_true(floats[0] == (float)triangle && floats[1] == 0.0f && floats[2] == 0.1f);
+    comm_barrier(&real);
+}
+
+static void test_shared_memory(void **state) {
+    (void)state;
+    const size_t counts[] = {0, 1, 1025};
+    for (int layout = 0; layout < LAYOUTS; layout++) {
+        Comm comm = layout_open(layout);
+        for (int c = 0; c < 3; c++) {
+            const size_t count = counts[c] * (size_t)comm.local_size;
+            SharedMemory memory = comm_shared_alloc(&comm, count * sizeof(int32_t));
+            int32_t *values = memory.base;
+            for (size_t i = 0; i < count; i++) { assert_int_equal(values[i], 0); }
+            comm_shared_sync(&comm, &memory);
+            for (size_t i = (size_t)comm.local_rank; i < count; i += (size_t)comm.local_size) {
+                values[i] = (int32_t)i + comm.node;
+            }
+            comm_shared_sync(&comm, &memory);
+            for (size_t i = 0; i < count; i++) { assert_int_equal(values[i], (int32_t)i + comm.node); }
+            comm_shared_free(&memory);
+            comm_shared_free(&memory);
+        }
+        layout_close(&comm, layout);
+    }
+}
+
+// Each part fills its share; after the exchange every node holds the whole array.
+static void check_exchange(const Comm *comm, int64_t count) {
+    SharedMemory memory = comm_shared_alloc(comm, (size_t)count * sizeof(int64_t));
+    int64_t *values = memory.base, begin[65];
+    for (int n = 0; n <= comm->nodes; n++) { begin[n] = count * comm->node_parts[n] / comm->size; }
+    const int64_t first = count * comm->part / comm->size, end = count * (comm->part + 1) / comm->size;
+    for (int64_t i = first; i < end; i++) { values[i] = i * i + 1; }
+    comm_exchange(comm, &memory, sizeof *values, begin);
+    for (int64_t i = 0; i < count; i++) { assert_int_equal(values[i], i * i + 1); }
+    comm_shared_sync(comm, &memory);
+    comm_shared_free(&memory);
+}
+
+static void test_exchange(void **state) {
+    (void)state;
+    const int64_t counts[] = {0, 1, 3, 1025, 100003};
+    for (int layout = 0; layout < LAYOUTS; layout++) {
+        Comm comm = layout_open(layout);
+        for (int c = 0; c < 5; c++) { check_exchange(&comm, counts[c]); }
+        layout_close(&comm, layout);
+    }
+}
+
+static Reviews make_reviews(int64_t rows) {
+    Reviews reviews = {.rows = rows};
+    for (int64_t i = 0; i < rows; i++) { reviews.token_count += 2 + i * 5 % 7; }
+    reviews_alloc(&reviews);
+    for (int64_t i = 0; i < rows; i++) {
+        reviews.offsets[i + 1] = reviews.offsets[i] + 2 + i * 5 % 7;
+        reviews.labels[i] = (int32_t)(i % 2);
+        reviews.source_row[i] = 2 * i;
+    }
+    for (int64_t t = 0; t < reviews.token_count; t++) { reviews.tokens[t] = (int32_t)(t * 11 % 60); }
+    return reviews;
+}
+
+// Rank 0 writes a data set whose group `train` is reviews; all ranks learn where.
+static ScratchPath share_file(const Reviews *reviews) {
+    static char names[2][DATASET_NAME_SIZE] = {"no", "yes"};
+    static int32_t active[] = {0, 1};
+    ScratchPath path;
+    memset(&path, 0, sizeof path);
+    if (real.rank == 0) {
+        const DatasetInfo info = {.vocabulary_sha256 = "a",
+                                  .source_sha256 = "b",
+                                  .vocabulary_size = 60,
+                                  .max_length = 8,
+                                  .classes = 2,
+                                  .label_names = names,
+                                  .split_rule = "none",
+                                  .active_count = 2,
+                                  .active = active};
+        const char *const group = "train";
+        Error error;
+        path = scratch("shards.h5");
+        assert_true(dataset_write(path.text, &info, &reviews, &group, 1, &error));
+    }
+    comm_broadcast(&real, &path, sizeof path);
+    return path;
+}
+
+static bool open_shards(Shards *shards, const Comm *comm, const char *path, Error *error) {
+    Dataset dataset;
+    hid_t access = parallel_access(comm);
+    assert_true(dataset_open(&dataset, path, access, error));
+    H5Pclose(access);
+    const bool ok = shards_open(shards, comm, &dataset, "train", error);
+    dataset_close(&dataset);
+    return ok;
+}
+
+static void check_shards(const Comm *comm, const char *path, const Reviews *expected) {
+    Shards shards;
+    Error error;
+    if (!open_shards(&shards, comm, path, &error)) { fail_msg("%s", error.text); }
+    const Reviews *reviews = &shards.reviews;
+    const size_t rows = (size_t)expected->rows;
+    assert_int_equal(reviews->rows, expected->rows);
+    assert_int_equal(reviews->token_count, expected->token_count);
+    assert_memory_equal(reviews->offsets, expected->offsets, (rows + 1) * sizeof *reviews->offsets);
+    assert_memory_equal(reviews->tokens, expected->tokens, (size_t)expected->token_count * sizeof *reviews->tokens);
+    assert_memory_equal(reviews->labels, expected->labels, rows * sizeof *reviews->labels);
+    assert_memory_equal(reviews->source_row, expected->source_row, rows * sizeof *reviews->source_row);
+    double read = (double)shards.count;
+    comm_sum(comm, &read, 1);
+    assert_true(read == (double)expected->rows);
+    shards_close(&shards);
+}
+
+static void test_shards(void **state) {
+    (void)state;
+    const int64_t sizes[] = {1, 2, 3, 7, 5000};
+    for (int s = 0; s < 5; s++) {
+        Reviews reviews = make_reviews(sizes[s]);
+        const ScratchPath path = share_file(&reviews);
+        for (int layout = 0; layout < LAYOUTS; layout++) {
+            Comm comm = layout_open(layout);
+            check_shards(&comm, path.text, &reviews);
+            layout_close(&comm, layout);
+        }
+        reviews_free(&reviews);
+        comm_barrier(&real);
+    }
+}
+
+// One bad row, which one rank alone reads: all ranks fail with its words.
+static void test_bad_shard(void **state) {
+    (void)state;
+    const int64_t rows[] = {0, 50, 99};
+    for (int i = 0; i < 3; i++) {
+        Reviews reviews = make_reviews(100);
+        reviews.labels[rows[i]] = 2;
+        const ScratchPath path = share_file(&reviews);
+        for (int layout = 0; layout < LAYOUTS; layout++) {
+            Comm comm = layout_open(layout);
+            Shards shards;
+            Error error = {0};
+            char expected[64];
+            snprintf(expected, sizeof expected, "/train: row %lld: ", (long long)rows[i]);
+            assert_false(open_shards(&shards, &comm, path.text, &error));
+            assert_error(&error, EX_DATAERR, expected);
+            layout_close(&comm, layout);
+        }
+        reviews_free(&reviews);
+        comm_barrier(&real);
+    }
+}
+
+static void test_threads(void **state) {
+    (void)state;
+    const char *before = getenv("OMP_NUM_THREADS");
+    char *kept = before ? check_strdup(before) : NULL;
+    setenv("OMP_NUM_THREADS", "3", 1);
+    assert_int_equal(comm_threads(&real), 3);
+    const char *ignored[] = {"", "0", "-1", "many", "2,1"};
+    for (int i = 0; i < 5; i++) {
+        setenv("OMP_NUM_THREADS", ignored[i], 1);
+        assert_in_range(comm_threads(&real), 1, 4096);
+    }
+    unsetenv("OMP_NUM_THREADS");
+    assert_in_range(comm_threads(&real), 1, 4096);
+    if (kept) { setenv("OMP_NUM_THREADS", kept, 1); }
+    free(kept);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_numbering),          cmocka_unit_test(test_reducer),
+        cmocka_unit_test(test_reducer_same_bits),  cmocka_unit_test(test_agree),
+        cmocka_unit_test(test_broadcast_and_sums), cmocka_unit_test(test_shared_memory),
+        cmocka_unit_test(test_exchange),           cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_bad_shard),          cmocka_unit_test(test_threads),
+    };
+    Error error;
+    setenv("CMOCKA_TEST_ABORT", "1", 1);
+    if (!comm_init(&real, &error)) { die(error.code, "%s", error.text); }
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    comm_finish(&real);
+    return failed;
+}
