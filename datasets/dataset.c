@@ -30,12 +30,12 @@ static bool verify_bytes(const unsigned char *bytes, size_t length, const char *
 }
 
 bool dataset_verify(const char *path, Error *error) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // opening a pipe would wait for its writer
     struct stat status;
-    if (fd < 0 || fstat(fd, &status) != 0 || S_ISDIR(status.st_mode)) {
-        const int cause = fd < 0 ? errno : EISDIR;
+    if (fd < 0 || fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+        const char *cause = fd < 0 ? strerror(errno) : "not a plain file";
         if (fd >= 0) { close(fd); }
-        return error_set(error, EX_NOINPUT, "%s: %s", path, strerror(cause));
+        return error_set(error, EX_NOINPUT, "%s: %s", path, cause);
     }
     const size_t length = (size_t)status.st_size;
     void *bytes = length ? mmap(NULL, length, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;

@@ -66,7 +66,7 @@ const Option config_options[] = {
      "auto: go on from the newest valid checkpoint | never | a checkpoint directory"},
     {"run.max_time", OPTION_REAL, FIELD(max_time), "0", 0, LARGE, false, NULL, "seconds; 0: no limit"},
     {"run.step_timeout", OPTION_REAL, FIELD(step_timeout), "60", 0, LARGE, true, NULL,
-     "seconds without progress of any rank before the run ends with 81"},
+     "seconds without progress of any rank before the run ends with 81; not watched yet in this version"},
     {"run.profile", OPTION_BOOLEAN, FIELD(profile), "false", 0, 0, false, NULL, "time the phases of each step"},
     {"run.save_steps", OPTION_INTEGER, FIELD(save_steps), "0", 0, LARGE, false, NULL, "0: once an epoch"},
     {"run.save_total_limit", OPTION_INTEGER, FIELD(save_total_limit), "2", 1, 1e6, false, NULL,

@@ -1,6 +1,7 @@
 // bertune: fine-tunes BERT classifiers on many processes. This file finds the subcommand.
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <locale.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -66,10 +67,28 @@ static void reserve_standard_streams(void) {
     }
 }
 
+// --version anywhere before `--`.
+static bool asks_version(int argc, char **argv) {
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--version") == 0) { return true; }
+    }
+    return false;
+}
+
+// Threads of GNU OpenMP spin at every barrier for milliseconds, which makes a run many times slower where others use the
+// processors, too. The length is read before main, so the program starts itself once more with a shorter one.
+static void shorten_spinning(char **argv) {
+    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) { return; }
+    char path[PATH_MAX];
+    const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (length < 0 || setenv("GOMP_SPINCOUNT", "10000", 1) != 0) { return; }
+    path[length] = 0;
+    execv(path, argv);
+}
+
 static int run_command(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "";
-    const bool subcommand_version = argc == 3 && strcmp(argv[2], "--version") == 0;
-    if (strcmp(name, "--version") == 0 || subcommand_version) { return command_info(1, (char *[]){"--version", NULL}); }
+    if (asks_version(argc, argv)) { return command_info(1, (char *[]){"--version", NULL}); }
     if (strcmp(name, "--help") == 0 || strcmp(name, "help") == 0) {
         print_usage(stdout);
         return EX_OK;
@@ -83,6 +102,7 @@ static int run_command(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    shorten_spinning(argv);
     reserve_standard_streams();
     setlocale(LC_CTYPE, "C.UTF-8");
     const int code = run_command(argc, argv);

@@ -84,7 +84,7 @@ int command_train(int argc, char **argv) {
             config_print_help(stdout);
             return EX_OK;
         }
-        if (argv[i][0] == '-' && argv[i][1] == '-') { return usage_error("train", "unknown option `%s`", argv[i]); }
+        if (argv[i][0] == '-' && argv[i][1]) { return usage_error("train", "unknown option `%s`", argv[i]); }
     }
     if (argc < 2) { return usage_error("train", "expected a CONFIG.yaml"); }
     Trainer trainer;

@@ -39,7 +39,7 @@ static bool diverged(const Trainer *trainer, const StepResult *result, const int
         error, EX_DIVERGED,
         "diverged at step %lld: loss %g, gradient norm %g; the weights were not updated. Rows of the batch "
         "(0-based rows of the CSV): %s",
-        (long long)trainer->progress.step + 1, result->loss, result->gradient_norm, listed);
+        (long long)trainer->progress.step + 1, fabs(result->loss), fabs(result->gradient_norm), listed);
 }
 
 static int64_t batch_tokens(const Reviews *reviews, const int64_t *rows, int count) {
