@@ -46,8 +46,8 @@ static bool split_parts(Parts *parts, const PrepareOptions *options, int64_t row
     if (options->dev_size == 0) { return true; }
     const int64_t all = parts->train_rows;
     if (!split_sizes(&parts->train_rows, &parts->dev_rows, all, options->dev_size, error)) { return false; }
-    int64_t *order = parts->train, *positions;
-    positions = check_calloc((size_t)(parts->train_rows + parts->dev_rows), sizeof *positions);
+    int64_t *order = parts->train;
+    int64_t *positions = check_calloc((size_t)(parts->train_rows + parts->dev_rows), sizeof *positions);
     CHECK(split_rows(positions, positions + parts->train_rows, all, options->dev_size, options->split_seed, error));
     parts->train = check_calloc((size_t)parts->train_rows, sizeof *parts->train);
     parts->dev = check_calloc((size_t)parts->dev_rows, sizeof *parts->dev);
