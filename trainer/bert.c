@@ -2,7 +2,6 @@
 #include "trainer/bert.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 static void add_layer(Bert *bert, int l) {
     Layout *layout = &bert->layout;

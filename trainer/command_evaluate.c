@@ -76,12 +76,7 @@ static void print_json(const Scores *scores, const ModelConfig *config) {
 }
 
 static bool check_data(const Classifier *classifier, const DatasetInfo *info, const char *path, Error *error) {
-    if (strcmp(classifier->model.vocabulary_sha256, info->vocabulary_sha256) != 0) {
-        return error_set(error, EX_CONFIG,
-                         "the model and the data set have different vocabularies: %s/vocab.txt has sha256 %s, %s was "
-                         "prepared with %s",
-                         classifier->directory, classifier->model.vocabulary_sha256, path, info->vocabulary_sha256);
-    }
+    if (!model_check_vocabulary(&classifier->model, classifier->directory, info, path, error)) { return false; }
     if (info->max_length > classifier->model.config.max_positions || info->classes > classifier->model.config.classes ||
         info->vocabulary_size > classifier->model.config.vocab_size) {
         return error_set(error, EX_CONFIG, "%s: rows of up to %d tokens and %d labels, the model takes %d and %d", path,

@@ -1,11 +1,7 @@
 // `bertune prepare`: CSV to data set.
-#include <errno.h>
 #include <getopt.h>
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "datasets/file.h"
 #include "trainer/commands.h"

@@ -2,9 +2,6 @@
 #include "trainer/config_options.h"
 
 #include <ctype.h>
-#include <errno.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "datasets/utf8.h"

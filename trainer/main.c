@@ -75,8 +75,8 @@ static bool asks_version(int argc, char **argv) {
     return false;
 }
 
-// Threads of GNU OpenMP spin at every barrier for milliseconds, which makes a run many times slower where others use the
-// processors, too. The length is read before main, so the program starts itself once more with a shorter one.
+// Threads of GNU OpenMP spin at every barrier for milliseconds, which makes a run many times slower where others use
+// the processors, too. The length is read before main, so the program starts itself once more with a shorter one.
 static void shorten_spinning(char **argv) {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) { return; }
     char path[PATH_MAX];

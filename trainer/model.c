@@ -19,10 +19,10 @@ static bool read_vocabulary(Model *model, const char *directory, bool random, Er
     char path[PATH_MAX];
     path_join(path, sizeof path, directory, "vocab.txt");
     if (!file_read(&model->vocabulary, &model->vocabulary_length, path, 64 << 20, error)) { return false; }
-    sha256_hex(model->vocabulary_sha256, model->vocabulary, model->vocabulary_length);
     Vocabulary vocabulary;
     if (!vocabulary_parse(&vocabulary, path, model->vocabulary, model->vocabulary_length, error)) { return false; }
     const int32_t size = vocabulary.size;
+    memcpy(model->vocabulary_sha256, vocabulary.sha256, sizeof model->vocabulary_sha256);
     vocabulary_free(&vocabulary);
     if (random) { model->config.vocab_size = size; }
     if (size <= model->config.vocab_size && model->config.pad_token_id < size) { return true; }
@@ -59,6 +59,15 @@ void model_close(Model *model) {
     free(model->vocabulary);
     json_decref(model->tokenizer_config);
     memset(model, 0, sizeof *model);
+}
+
+bool model_check_vocabulary(const Model *model, const char *directory, const DatasetInfo *info, const char *data,
+                            Error *error) {
+    return strcmp(model->vocabulary_sha256, info->vocabulary_sha256) == 0 ||
+           error_set(error, EX_CONFIG,
+                     "the model and the data set have different vocabularies: %s/vocab.txt has sha256 %s, %s was "
+                     "prepared with %s",
+                     directory, model->vocabulary_sha256, data, info->vocabulary_sha256);
 }
 
 int model_max_length(const Model *model) {

@@ -17,6 +17,10 @@ typedef struct {
 bool model_open(Model *model, const char *directory, bool random, Error *error);
 void model_close(Model *model);
 
+// EX_CONFIG, naming both hashes, when the data set at `data` was prepared with another vocabulary than the directory's.
+bool model_check_vocabulary(const Model *model, const char *directory, const DatasetInfo *info, const char *data,
+                            Error *error);
+
 // tokenizer_config.json's model_max_length where it is one, at most max_position_embeddings.
 int model_max_length(const Model *model);
 

@@ -1,5 +1,4 @@
 // `bertune train`: the order of a run.
-#include <stdlib.h>
 #include <string.h>
 
 #include "trainer/commands.h"

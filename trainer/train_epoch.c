@@ -1,7 +1,5 @@
 // The end of an epoch and of a run: evaluation, reports, checkpoints.
-#include <limits.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "datasets/file.h"
 #include "trainer/classifier.h"

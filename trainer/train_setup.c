@@ -55,13 +55,7 @@ static bool check_fit(const Trainer *trainer, Error *error) {
     const ModelConfig *model = &trainer->model.config;
     const DatasetInfo *data = &trainer->dataset.info;
     const Config *config = &trainer->config;
-    if (strcmp(trainer->model.vocabulary_sha256, data->vocabulary_sha256) != 0) {
-        return error_set(error, EX_CONFIG,
-                         "the model and the data set have different vocabularies: %s/vocab.txt has sha256 %s, %s was "
-                         "prepared with %s",
-                         config->model_path, trainer->model.vocabulary_sha256, config->data_path,
-                         data->vocabulary_sha256);
-    }
+    if (!model_check_vocabulary(&trainer->model, config->model_path, data, config->data_path, error)) { return false; }
     if (data->max_length > model->max_positions) {
         return error_set(error, EX_CONFIG,
                          "%s was prepared with --max-length %d, the model has max_position_embeddings %d",

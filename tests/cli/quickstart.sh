@@ -20,4 +20,12 @@ same ../before ../after
 expect 66 ./quickstart no-such-file.csv
 contains "$err" no-such-file.csv
 expect 64 ./quickstart one two
+
+# A bad file is refused before anything of the earlier run is touched.
+(cd runs && find . -type f -exec sha256sum {} + | sort -k 2) >../runs.before
+printf 'label,review\nx,好\n' >../bad.csv
+LIMIT=600 expect 65 ./quickstart ../bad.csv
+contains "$err" "bad.csv:2"
+(cd runs && find . -type f -exec sha256sum {} + | sort -k 2) >../runs.after
+same ../runs.before ../runs.after
 echo passed
