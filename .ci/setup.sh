@@ -29,7 +29,6 @@ libcrypto libssl-dev
 cmocka libcmocka-dev
 LIBRARIES
     printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1 || echo libc6-dev
-    printf '#include <dnnl.h>\n' | cc -E - >/dev/null 2>&1 || echo libdnnl-dev
 }
 
 install_missing() {

@@ -44,7 +44,7 @@ int comm_threads(const Comm *comm);
 // Memory shared by the ranks of a node.
 typedef struct {
     void *base;
-    MPI_Win window;
+    MPI_Win window;  // MPI_WIN_NULL where the node has one rank: plain memory
 } SharedMemory;
 
 // Collective over the node. Zeroed; release with comm_shared_free.

@@ -1,10 +1,15 @@
 // Memory shared by the ranks of a node, as an MPI window that stays locked for its whole life.
+#include <stdlib.h>
 #include <string.h>
 
 #include "comm/comm.h"
 
 SharedMemory comm_shared_alloc(const Comm *comm, size_t bytes) {
-    SharedMemory memory;
+    SharedMemory memory = {.window = MPI_WIN_NULL};
+    if (comm->local_size == 1) {
+        memory.base = check_aligned(bytes);
+        return memory;
+    }
     const MPI_Aint mine = comm->local_rank == 0 ? (MPI_Aint)(bytes ? bytes : 1) : 0;
     CHECK_MPI(MPI_Win_allocate_shared(mine, 1, MPI_INFO_NULL, comm->local, &memory.base, &memory.window));
     MPI_Aint size;
@@ -18,12 +23,17 @@ SharedMemory comm_shared_alloc(const Comm *comm, size_t bytes) {
 
 void comm_shared_free(SharedMemory *memory) {
     if (!memory->base) { return; }
-    CHECK_MPI(MPI_Win_unlock_all(memory->window));
-    CHECK_MPI(MPI_Win_free(&memory->window));
+    if (memory->window == MPI_WIN_NULL) {
+        free(memory->base);
+    } else {
+        CHECK_MPI(MPI_Win_unlock_all(memory->window));
+        CHECK_MPI(MPI_Win_free(&memory->window));
+    }
     memory->base = NULL;
 }
 
 void comm_shared_sync(const Comm *comm, const SharedMemory *memory) {
+    if (memory->window == MPI_WIN_NULL) { return; }
     CHECK_MPI(MPI_Win_sync(memory->window));
     CHECK_MPI(MPI_Barrier(comm->local));
     CHECK_MPI(MPI_Win_sync(memory->window));

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static char process_label[128] = "";
@@ -40,6 +41,19 @@ void *check_calloc(size_t count, size_t size) {
     void *memory = calloc(count ? count : 1, size ? size : 1);
     if (!memory) { die(EX_UNAVAILABLE, "out of memory: %zu elements of %zu bytes", count, size); }
     return memory;
+}
+
+void *check_aligned(size_t bytes) {
+    const size_t line = 64, huge_page = (size_t)2 << 20;
+    const bool large = bytes >= huge_page / 2;
+    void *memory = NULL;
+    if (posix_memalign(&memory, large ? huge_page : line, bytes ? bytes : line) != 0) {
+        die(EX_UNAVAILABLE, "out of memory: %zu bytes", bytes);
+    }
+#if defined(MADV_HUGEPAGE)
+    if (large) { madvise(memory, bytes, MADV_HUGEPAGE); }
+#endif
+    return memset(memory, 0, bytes);
 }
 
 void *check_realloc(void *memory, size_t count, size_t size) {

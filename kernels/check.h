@@ -44,6 +44,9 @@ _Noreturn void check_die(const char *file, int line, int code, const char *forma
 // Zeroed memory for count elements of size bytes, or die; release with free. A count of 0 gives a valid pointer.
 void *check_calloc(size_t count, size_t size);
 
+// Zeroed memory of bytes, aligned to a cache line, or die; release with free. Large memory asks for huge pages.
+void *check_aligned(size_t bytes);
+
 // realloc to count elements of size bytes (not zeroed), or die.
 void *check_realloc(void *memory, size_t count, size_t size);
 

@@ -13,18 +13,21 @@ typedef struct {
     uint32_t lane[4];
 } Philox;
 
-static inline Philox philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {
+static inline Philox philox(uint32_t counter0, uint32_t counter1, uint32_t counter2, uint32_t counter3, uint32_t k0,
+                            uint32_t k1) {
+    // In 64-bit lanes of which the low half counts, so that compilers vectorise the products without shuffling halves.
+    const uint64_t low = 0xFFFFFFFFu;
+    uint64_t c0 = counter0, c1 = counter1, c2 = counter2, c3 = counter3;
     for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)c0 * 0xD2511F53u, p1 = (uint64_t)c2 * 0xCD9E8D57u;
-        uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c1 = (uint32_t)p1;
-        c3 = (uint32_t)p0;
-        c0 = n0;
-        c2 = n2;
+        const uint64_t p0 = (c0 & low) * 0xD2511F53u, p1 = (c2 & low) * 0xCD9E8D57u;
+        c0 = p1 >> 32 ^ c1 ^ k0;
+        c1 = p1;
+        c2 = p0 >> 32 ^ c3 ^ k1;
+        c3 = p0;
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return (Philox){{c0, c1, c2, c3}};
+    return (Philox){{(uint32_t)c0, (uint32_t)c1, (uint32_t)c2, (uint32_t)c3}};
 }
 
 // Elements whose bits are below this are dropped.

@@ -55,7 +55,7 @@ void model_fixture_open(ModelFixture *fixture, int layers) {
     }
     assert_string_equal(fresh, "");
     const size_t bytes = fixture->bert.layout.total * sizeof(float);
-    fixture->device = device_open(2);
+    fixture->device = device_open(2, PRECISION_FP32);
     fixture->parameters = device_alloc(fixture->device, bytes);
     device_upload(fixture->device, fixture->parameters, fixture->weights.parameters, bytes);
 }

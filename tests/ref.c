@@ -59,43 +59,54 @@ void ref_dropout_apply(double *out, const double *in, Lines lines, Dropout dropo
     }
 }
 
-void ref_layernorm_forward(double *out, double *mean, double *rstd, const double *in, const double *weight,
+void ref_layernorm_forward(double *out, double *normalized, double *rstd, const double *in, const double *weight,
                            const double *bias, double epsilon, int M, int N) {
     for (int i = 0; i < M; i++) {
-        double sum = 0.0, squares = 0.0;
-        for (int j = 0; j < N; j++) { sum += in[i * N + j]; }
-        mean[i] = sum / N;
-        for (int j = 0; j < N; j++) { squares += pow(in[i * N + j] - mean[i], 2.0); }
+        double mean = 0.0, squares = 0.0;
+        for (int j = 0; j < N; j++) { mean += in[i * N + j] / N; }
+        for (int j = 0; j < N; j++) { squares += pow(in[i * N + j] - mean, 2.0); }
         rstd[i] = 1.0 / sqrt(squares / N + epsilon);
-        for (int j = 0; j < N; j++) { out[i * N + j] = (in[i * N + j] - mean[i]) * rstd[i] * weight[j] + bias[j]; }
+        for (int j = 0; j < N; j++) {
+            normalized[i * N + j] = (in[i * N + j] - mean) * rstd[i];
+            out[i * N + j] = normalized[i * N + j] * weight[j] + bias[j];
+        }
     }
+}
+
+void ref_residual_layernorm_forward(double *out, double *normalized, double *rstd, const double *in,
+                                    const double *residual, const double *weight, const double *bias, double epsilon,
+                                    Lines lines, Dropout dropout, int M, int N) {
+    ref_dropout_apply(normalized, in, lines, dropout, M, N);
+    ref_add(normalized, residual, (size_t)M * (size_t)N);
+    ref_layernorm_forward(out, normalized, rstd, normalized, weight, bias, epsilon, M, N);
 }
 
 // With n the normalised line and g = dout * weight: din = rstd * (g - average of g - n * average of g n).
-void ref_layernorm_backward(double *din, double *dweight, double *dbias, const double *dout, const double *in,
-                            const double *mean, const double *rstd, const double *weight, int M, int N) {
+void ref_layernorm_backward_input(double *din, const double *dout, const double *normalized, const double *rstd,
+                                  const double *weight, int M, int N) {
     for (int i = 0; i < M; i++) {
+        const double *n = normalized + i * N, *d = dout + i * N;
         double average = 0.0, projection = 0.0;
         for (int j = 0; j < N; j++) {
-            const double d = dout[i * N + j], n = (in[i * N + j] - mean[i]) * rstd[i];
-            dweight[j] += d * n;
-            dbias[j] += d;
-            average += d * weight[j] / N;
-            projection += d * weight[j] * n / N;
+            average += d[j] * weight[j] / N;
+            projection += d[j] * weight[j] * n[j] / N;
         }
-        for (int j = 0; j < N; j++) {
-            const double n = (in[i * N + j] - mean[i]) * rstd[i];
-            din[i * N + j] = rstd[i] * (dout[i * N + j] * weight[j] - average - n * projection);
-        }
+        for (int j = 0; j < N; j++) { din[i * N + j] = rstd[i] * (d[j] * weight[j] - average - n[j] * projection); }
     }
 }
 
-void ref_residual_layernorm_forward(double *out, double *sum, double *mean, double *rstd, const double *in,
-                                    const double *residual, const double *weight, const double *bias, double epsilon,
-                                    Lines lines, Dropout dropout, int M, int N) {
-    ref_dropout_apply(sum, in, lines, dropout, M, N);
-    ref_add(sum, residual, (size_t)M * (size_t)N);
-    ref_layernorm_forward(out, mean, rstd, sum, weight, bias, epsilon, M, N);
+static void zero_unless(bool accumulate, double *values, int count) {
+    for (int i = 0; !accumulate && i < count; i++) { values[i] = 0.0; }
+}
+
+void ref_layernorm_backward_parameters(double *dweight, double *dbias, const double *dout, const double *normalized,
+                                       bool accumulate, int M, int N) {
+    zero_unless(accumulate, dweight, N);
+    zero_unless(accumulate, dbias, N);
+    for (int i = 0; i < M * N; i++) {
+        dweight[i % N] += dout[i] * normalized[i];
+        dbias[i % N] += dout[i];
+    }
 }
 
 void ref_linear_forward(double *out, const double *in, const double *weight, const double *bias, int M, int N, int K) {
@@ -108,68 +119,100 @@ void ref_linear_forward(double *out, const double *in, const double *weight, con
     }
 }
 
-void ref_linear_backward(double *din, double *dweight, double *dbias, const double *dout, const double *in,
-                         const double *weight, int M, int N, int K) {
-    for (int i = 0; din && i < M * K; i++) { din[i] = 0.0; }
+static double normal_cdf(double x) { return 0.5 * erfc(-x * M_SQRT1_2); }
+
+static double normal_density(double x) { return exp(-0.5 * x * x) / sqrt(2.0 * M_PI); }
+
+void ref_linear_gelu_forward(double *out, double *derivative, const double *in, const double *weight,
+                             const double *bias, int M, int N, int K) {
+    ref_linear_forward(out, in, weight, bias, M, N, K);
+    for (int i = 0; i < M * N; i++) {
+        const double x = out[i];
+        if (derivative) { derivative[i] = normal_cdf(x) + x * normal_density(x); }
+        out[i] = x * normal_cdf(x);
+    }
+}
+
+void ref_linear_backward_input(double *din, const double *dout, const double *weight, const double *residual, int M,
+                               int N, int K) {
     for (int i = 0; i < M; i++) {
-        for (int j = 0; j < N; j++) {
-            const double d = dout[i * N + j];
-            dbias[j] += d;
-            for (int k = 0; k < K; k++) { dweight[j * K + k] += d * in[i * K + k]; }
-            for (int k = 0; din && k < K; k++) { din[i * K + k] += d * weight[j * K + k]; }
+        for (int k = 0; k < K; k++) {
+            double sum = residual ? residual[i * K + k] : 0.0;
+            for (int j = 0; j < N; j++) { sum += dout[i * N + j] * weight[j * K + k]; }
+            din[i * K + k] = sum;
         }
     }
 }
 
-static double normal_cdf(double x) { return 0.5 * erfc(-x * M_SQRT1_2); }
-
-void ref_gelu_forward(double *out, const double *in, size_t count) {
-    for (size_t i = 0; i < count; i++) { out[i] = in[i] * normal_cdf(in[i]); }
+void ref_linear_gelu_backward_input(double *din, const double *dout, const double *weight, const double *derivative,
+                                    int M, int N, int K) {
+    ref_linear_backward_input(din, dout, weight, NULL, M, N, K);
+    for (int i = 0; i < M * K; i++) { din[i] *= derivative[i]; }
 }
 
-void ref_gelu_backward(double *din, const double *dout, const double *in, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        const double density = exp(-0.5 * in[i] * in[i]) / sqrt(2.0 * M_PI);
-        din[i] = dout[i] * (normal_cdf(in[i]) + in[i] * density);
+void ref_linear_backward_weight(double *dweight, double *dbias, const double *dout, const double *in, bool accumulate,
+                                int M, int N, int K) {
+    zero_unless(accumulate, dweight, N * K);
+    zero_unless(accumulate, dbias, N);
+    for (int i = 0; i < M; i++) {
+        for (int j = 0; j < N; j++) {
+            dbias[j] += dout[i * N + j];
+            for (int k = 0; k < K; k++) { dweight[j * K + k] += dout[i * N + j] * in[i * K + k]; }
+        }
     }
 }
 
-void ref_tanh_forward(double *out, const double *in, size_t count) {
-    for (size_t i = 0; i < count; i++) { out[i] = tanh(in[i]); }
+void ref_tanh_forward(double *out, const double *in, int M, int N) {
+    for (int i = 0; i < M * N; i++) { out[i] = tanh(in[i]); }
 }
 
-void ref_tanh_backward(double *din, const double *dout, const double *out, size_t count) {
-    for (size_t i = 0; i < count; i++) { din[i] = dout[i] * (1.0 - out[i] * out[i]); }
+void ref_tanh_backward(double *din, const double *dout, const double *out, int M, int N) {
+    for (int i = 0; i < M * N; i++) { din[i] = dout[i] * (1.0 - out[i] * out[i]); }
 }
+
+// Either all lines are queries, and q, k and v lie side by side in one matrix; or each sequence has one query, q is
+// (B, H) and k and v are (T, H).
+typedef struct {
+    double *out, *log_sum, *dq, *dk, *dv;
+    const double *dout, *q, *k, *v;
+    bool first_only;
+    const Sequences *sequences;
+    Dropout dropout;
+    double *probabilities;  // of one query, before dropout; behind them their gradients
+} Attention;
 
 // One query of one head: its place in the arrays and its keys.
 typedef struct {
-    size_t query, log_sum, out;  // first element of the query, its log sum, first element of its output
-    size_t key;                  // first element of the sequence's first key
+    size_t query, log_sum, out, key, key_stride;  // first elements; key: of the sequence's first line, in k and in v
     int b, head, i, keys;
 } Query;
 
-static Query query_at(const AttentionShape *s, int b, int head, int i) {
-    const int line = s->query_starts[b] + i, lines = s->query_starts[s->B];
-    return (Query){.query = (size_t)(line * s->query_stride + head * s->D),
+static Query query_at(const Attention *a, int b, int head, int i) {
+    const Sequences *s = a->sequences;
+    const int H = s->A * s->D, stride = a->first_only ? H : 3 * H, column = head * s->D;
+    const int line = a->first_only ? b : s->starts[b] + i, lines = a->first_only ? s->B : s->starts[s->B];
+    return (Query){.query = (size_t)(line * stride + column),
                    .log_sum = (size_t)(head * lines + line),
-                   .out = (size_t)((line * s->A + head) * s->D),
-                   .key = (size_t)(s->key_starts[b] * s->key_stride + head * s->D),
+                   .out = (size_t)(line * H + column),
+                   .key = (size_t)(s->starts[b] * stride + column),
+                   .key_stride = (size_t)stride,
                    .b = b,
                    .head = head,
                    .i = i,
-                   .keys = s->key_starts[b + 1] - s->key_starts[b]};
+                   .keys = s->starts[b + 1] - s->starts[b]};
 }
 
 // Calls visit for every query of every head of every sequence.
-static void each_query(const AttentionShape *s, void (*visit)(void *context, Query query), void *context) {
+static void each_query(Attention a, void (*visit)(const Attention *a, Query query)) {
+    const Sequences *s = a.sequences;
+    a.probabilities = check_calloc(2 * (size_t)s->starts[s->B], sizeof(double));
     for (int b = 0; b < s->B; b++) {
+        const int queries = a.first_only ? 1 : s->starts[b + 1] - s->starts[b];
         for (int head = 0; head < s->A; head++) {
-            for (int i = 0; i < s->query_starts[b + 1] - s->query_starts[b]; i++) {
-                visit(context, query_at(s, b, head, i));
-            }
+            for (int i = 0; i < queries; i++) { visit(&a, query_at(&a, b, head, i)); }
         }
     }
+    free(a.probabilities);
 }
 
 static double dot(const double *a, const double *b, int D) {
@@ -178,20 +221,12 @@ static double dot(const double *a, const double *b, int D) {
     return sum;
 }
 
-typedef struct {
-    double *out, *log_sum, *dq, *dk, *dv;
-    const double *dout, *q, *k, *v;
-    const AttentionShape *shape;
-    Dropout dropout;
-    double *probabilities;  // of one query, before dropout
-} Attention;
-
 // Fills the probabilities of one query and returns its log sum.
 static double softmax(const Attention *a, Query query) {
-    const AttentionShape *s = a->shape;
+    const int D = a->sequences->D;
     double *p = a->probabilities, largest = -INFINITY, sum = 0.0;
     for (int j = 0; j < query.keys; j++) {
-        p[j] = dot(a->q + query.query, a->k + query.key + (size_t)(j * s->key_stride), s->D) / sqrt(s->D);
+        p[j] = dot(a->q + query.query, a->k + query.key + (size_t)j * query.key_stride, D) / sqrt(D);
         largest = fmax(largest, p[j]);
     }
     for (int j = 0; j < query.keys; j++) { sum += exp(p[j] - largest); }
@@ -199,71 +234,117 @@ static double softmax(const Attention *a, Query query) {
     return largest + log(sum);
 }
 
-static void forward_query(void *context, Query query) {
-    const Attention *a = context;
-    const AttentionShape *s = a->shape;
+static void forward_query(const Attention *a, Query query) {
+    const int D = a->sequences->D;
+    const uint32_t row = a->sequences->rows[query.b];
     double *out = a->out + query.out;
-    a->log_sum[query.log_sum] = softmax(a, query);
-    for (int d = 0; d < s->D; d++) { out[d] = 0.0; }
+    const double log_sum = softmax(a, query);
+    if (a->log_sum) { a->log_sum[query.log_sum] = log_sum; }
+    for (int d = 0; d < D; d++) { out[d] = 0.0; }
     for (int j = 0; j < query.keys; j++) {
-        const double *v = a->v + query.key + (size_t)(j * s->key_stride);
-        const double p = a->probabilities[j] * ref_keep_attention(a->dropout, s->rows[query.b], query.head, query.i, j);
-        for (int d = 0; d < s->D; d++) { out[d] += p * v[d]; }
+        const double *v = a->v + query.key + (size_t)j * query.key_stride;
+        const double p = a->probabilities[j] * ref_keep_attention(a->dropout, row, query.head, query.i, j);
+        for (int d = 0; d < D; d++) { out[d] += p * v[d]; }
     }
 }
 
-void ref_attention_forward(double *out, double *log_sum, const double *q, const double *k, const double *v,
-                           AttentionShape shape, Dropout dropout) {
-    Attention a = {.out = out, .log_sum = log_sum, .q = q, .k = k, .v = v, .shape = &shape, .dropout = dropout};
-    a.probabilities = check_calloc((size_t)shape.key_starts[shape.B], sizeof(double));
-    each_query(&shape, forward_query, &a);
-    free(a.probabilities);
-}
-
 // dscore_j = p_j (dp_j - sum over l of p_l dp_l), where dp = keep * (dout . v).
-static void backward_query(void *context, Query query) {
-    const Attention *a = context;
-    const AttentionShape *s = a->shape;
+static void backward_query(const Attention *a, Query query) {
+    const int D = a->sequences->D;
+    const uint32_t row = a->sequences->rows[query.b];
     const double *dout = a->dout + query.out, *q = a->q + query.query, *p = a->probabilities;
     double average = 0.0, *dp = a->probabilities + query.keys;
     softmax(a, query);
     for (int j = 0; j < query.keys; j++) {
-        const size_t at = query.key + (size_t)(j * s->key_stride);
-        const double kept = ref_keep_attention(a->dropout, s->rows[query.b], query.head, query.i, j);
-        for (int d = 0; d < s->D; d++) { a->dv[at + (size_t)d] += p[j] * kept * dout[d]; }
-        dp[j] = kept * dot(dout, a->v + at, s->D);
+        const size_t at = query.key + (size_t)j * query.key_stride;
+        const double kept = ref_keep_attention(a->dropout, row, query.head, query.i, j);
+        for (int d = 0; d < D; d++) { a->dv[at + (size_t)d] += p[j] * kept * dout[d]; }
+        dp[j] = kept * dot(dout, a->v + at, D);
         average += p[j] * dp[j];
     }
     for (int j = 0; j < query.keys; j++) {
-        const size_t at = query.key + (size_t)(j * s->key_stride);
-        const double dscore = p[j] * (dp[j] - average) / sqrt(s->D);
-        for (int d = 0; d < s->D; d++) {
+        const size_t at = query.key + (size_t)j * query.key_stride;
+        const double dscore = p[j] * (dp[j] - average) / sqrt(D);
+        for (int d = 0; d < D; d++) {
             a->dq[query.query + (size_t)d] += dscore * a->k[at + (size_t)d];
             a->dk[at + (size_t)d] += dscore * q[d];
         }
     }
 }
 
-static void zero_lines(double *lines, int count, int stride, int width) {
-    for (int i = 0; i < count; i++) {
-        for (int j = 0; j < width; j++) { lines[i * stride + j] = 0.0; }
-    }
+void ref_attention_forward(double *out, double *log_sum, const double *qkv, Sequences sequences, Dropout dropout) {
+    const int H = sequences.A * sequences.D;
+    each_query((Attention){.out = out,
+                           .log_sum = log_sum,
+                           .q = qkv,
+                           .k = qkv + H,
+                           .v = qkv + 2 * H,
+                           .sequences = &sequences,
+                           .dropout = dropout},
+               forward_query);
 }
 
-// out and log_sum are not needed: the probabilities are computed again in full.
-void ref_attention_backward(double *dq, double *dk, double *dv, const double *dout, const double *out,
-                            const double *log_sum, const double *q, const double *k, const double *v,
-                            AttentionShape shape, Dropout dropout) {
-    (void)out, (void)log_sum;
-    const int queries = shape.query_starts[shape.B], keys = shape.key_starts[shape.B], H = shape.A * shape.D;
-    zero_lines(dq, queries, shape.query_stride, H);
-    zero_lines(dk, keys, shape.key_stride, H);
-    zero_lines(dv, keys, shape.key_stride, H);
-    Attention a = {.dq = dq, .dk = dk, .dv = dv, .dout = dout, .q = q, .k = k, .v = v, .shape = &shape};
-    a.dropout = dropout;
-    a.probabilities = check_calloc(2 * (size_t)keys, sizeof(double));
-    each_query(&shape, backward_query, &a);
-    free(a.probabilities);
+void ref_attention_backward(double *dqkv, const double *dout, const double *qkv, Sequences sequences, Dropout dropout) {
+    const int H = sequences.A * sequences.D;
+    zero_unless(false, dqkv, sequences.starts[sequences.B] * 3 * H);
+    each_query((Attention){.dq = dqkv,
+                           .dk = dqkv + H,
+                           .dv = dqkv + 2 * H,
+                           .dout = dout,
+                           .q = qkv,
+                           .k = qkv + H,
+                           .v = qkv + 2 * H,
+                           .sequences = &sequences,
+                           .dropout = dropout},
+               backward_query);
+}
+
+// The keys (T, H) and behind them the values; free them.
+static double *project(const double *x, RefProjections projections, int T, int H) {
+    double *keys = check_calloc((size_t)(2 * T * H), sizeof *keys);
+    ref_linear_forward(keys, x, projections.key_weight, projections.key_bias, T, H, H);
+    ref_linear_forward(keys + T * H, x, projections.value_weight, projections.value_bias, T, H, H);
+    return keys;
+}
+
+void ref_cls_attention_forward(double *context, const double *q, const double *x, RefProjections projections,
+                               Sequences sequences, Dropout dropout) {
+    const int T = sequences.starts[sequences.B], H = sequences.A * sequences.D;
+    double *keys = project(x, projections, T, H);
+    each_query((Attention){.out = context,
+                           .q = q,
+                           .k = keys,
+                           .v = keys + T * H,
+                           .first_only = true,
+                           .sequences = &sequences,
+                           .dropout = dropout},
+               forward_query);
+    free(keys);
+}
+
+void ref_cls_attention_backward(double *dq, double *dx, RefProjectionGradients gradients, const double *dcontext,
+                                const double *q, const double *x, RefProjections projections, bool accumulate,
+                                Sequences sequences, Dropout dropout) {
+    const int T = sequences.starts[sequences.B], H = sequences.A * sequences.D;
+    double *keys = project(x, projections, T, H), *dkeys = check_calloc((size_t)(2 * T * H), sizeof *dkeys);
+    zero_unless(false, dq, sequences.B * H);
+    each_query((Attention){.dq = dq,
+                           .dk = dkeys,
+                           .dv = dkeys + T * H,
+                           .dout = dcontext,
+                           .q = q,
+                           .k = keys,
+                           .v = keys + T * H,
+                           .first_only = true,
+                           .sequences = &sequences,
+                           .dropout = dropout},
+               backward_query);
+    ref_linear_backward_input(dx, dkeys, projections.key_weight, NULL, T, H, H);
+    ref_linear_backward_input(dx, dkeys + T * H, projections.value_weight, dx, T, H, H);
+    ref_linear_backward_weight(gradients.key_weight, gradients.key_bias, dkeys, x, accumulate, T, H, H);
+    ref_linear_backward_weight(gradients.value_weight, gradients.value_bias, dkeys + T * H, x, accumulate, T, H, H);
+    free(keys);
+    free(dkeys);
 }
 
 void ref_cross_entropy(double *losses, double *dlogits, const double *logits, const int32_t *labels, double scale,
@@ -345,15 +426,22 @@ double ref_random(uint64_t *state) {
     return (double)((z ^ z >> 31) >> 40) / 8388608.0 - 1.0;
 }
 
-static void bench_start(Bench *bench, int threads) {
-    bench->device = device_open(threads);
+double ref_bfloat16(double value) {
+    int exponent;
+    const double fraction = frexp(value, &exponent);  // 8 bits of 0.1xxxxxxx are kept
+    return ldexp(nearbyint(ldexp(fraction, 8)), exponent - 8);
+}
+
+static void bench_start(Bench *bench, int threads, Precision precision) {
+    bench->device = device_open(threads, precision);
+    bench->precision = precision;
     bench->random = 1;
     bench->next_digest = 0;
 }
 
 void bench_open(Bench *bench, int threads) {
     *bench = (Bench){.recording = true};
-    bench_start(bench, threads);
+    bench_start(bench, threads, PRECISION_FP32);
 }
 
 void bench_clear(Bench *bench) {
@@ -373,9 +461,14 @@ void bench_close(Bench *bench) {
 
 void bench_run(void **state) {
     const BenchTest *test = *state;
+    const char *lack = device_lacks(test->precision);
+    if (lack) {
+        print_message("skipped: %s\n", lack);
+        skip();
+    }
     Bench bench = {.recording = true};
     for (int threads = 1; threads <= 3; threads++) {
-        bench_start(&bench, threads);
+        bench_start(&bench, threads, test->precision);
         test->run(&bench);
         assert_int_equal(bench.next_digest, bench.digest_count);
         bench.recording = false;
@@ -448,15 +541,9 @@ static void compare_threads(Bench *bench, const char *name, const float *values,
     bench->next_digest++;
 }
 
-void bench_check_rounded(Bench *bench, const char *name, Array array, Tolerance tolerance) {
+void bench_check(Bench *bench, const char *name, Array array, Tolerance tolerance) {
     float *values = bench_download(bench, array);
     ref_check(name, values, array.host, array.count, tolerance);
-    free(values);
-}
-
-void bench_check(Bench *bench, const char *name, Array array, Tolerance tolerance) {
-    bench_check_rounded(bench, name, array, tolerance);
-    float *values = bench_download(bench, array);
     compare_threads(bench, name, values, array.count);
     free(values);
 }

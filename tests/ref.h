@@ -18,28 +18,44 @@ void ref_embedding_backward(double *dword, double *dposition, double *dtype, con
 
 void ref_dropout_apply(double *out, const double *in, Lines lines, Dropout dropout, int M, int N);
 
-void ref_layernorm_forward(double *out, double *mean, double *rstd, const double *in, const double *weight,
+void ref_layernorm_forward(double *out, double *normalized, double *rstd, const double *in, const double *weight,
                            const double *bias, double epsilon, int M, int N);
-void ref_layernorm_backward(double *din, double *dweight, double *dbias, const double *dout, const double *in,
-                            const double *mean, const double *rstd, const double *weight, int M, int N);
-void ref_residual_layernorm_forward(double *out, double *sum, double *mean, double *rstd, const double *in,
+void ref_residual_layernorm_forward(double *out, double *normalized, double *rstd, const double *in,
                                     const double *residual, const double *weight, const double *bias, double epsilon,
                                     Lines lines, Dropout dropout, int M, int N);
+void ref_layernorm_backward_input(double *din, const double *dout, const double *normalized, const double *rstd,
+                                  const double *weight, int M, int N);
+void ref_layernorm_backward_parameters(double *dweight, double *dbias, const double *dout, const double *normalized,
+                                       bool accumulate, int M, int N);
 
 void ref_linear_forward(double *out, const double *in, const double *weight, const double *bias, int M, int N, int K);
-void ref_linear_backward(double *din, double *dweight, double *dbias, const double *dout, const double *in,
-                         const double *weight, int M, int N, int K);
+void ref_linear_gelu_forward(double *out, double *derivative, const double *in, const double *weight,
+                             const double *bias, int M, int N, int K);
+void ref_linear_backward_input(double *din, const double *dout, const double *weight, const double *residual, int M,
+                               int N, int K);
+void ref_linear_gelu_backward_input(double *din, const double *dout, const double *weight, const double *derivative,
+                                    int M, int N, int K);
+void ref_linear_backward_weight(double *dweight, double *dbias, const double *dout, const double *in, bool accumulate,
+                                int M, int N, int K);
 
-void ref_gelu_forward(double *out, const double *in, size_t count);
-void ref_gelu_backward(double *din, const double *dout, const double *in, size_t count);
-void ref_tanh_forward(double *out, const double *in, size_t count);
-void ref_tanh_backward(double *din, const double *dout, const double *out, size_t count);
+void ref_tanh_forward(double *out, const double *in, int M, int N);
+void ref_tanh_backward(double *din, const double *dout, const double *out, int M, int N);
 
-void ref_attention_forward(double *out, double *log_sum, const double *q, const double *k, const double *v,
-                           AttentionShape shape, Dropout dropout);
-void ref_attention_backward(double *dq, double *dk, double *dv, const double *dout, const double *out,
-                            const double *log_sum, const double *q, const double *k, const double *v,
-                            AttentionShape shape, Dropout dropout);
+void ref_attention_forward(double *out, double *log_sum, const double *qkv, Sequences sequences, Dropout dropout);
+void ref_attention_backward(double *dqkv, const double *dout, const double *qkv, Sequences sequences, Dropout dropout);
+
+// Plainly: keys and values are computed for every line of x, with the bias of the keys that the kernels leave out.
+typedef struct {
+    const double *key_weight, *key_bias, *value_weight, *value_bias;
+} RefProjections;
+typedef struct {
+    double *key_weight, *key_bias, *value_weight, *value_bias;
+} RefProjectionGradients;
+void ref_cls_attention_forward(double *context, const double *q, const double *x, RefProjections projections,
+                               Sequences sequences, Dropout dropout);
+void ref_cls_attention_backward(double *dq, double *dx, RefProjectionGradients gradients, const double *dcontext,
+                                const double *q, const double *x, RefProjections projections, bool accumulate,
+                                Sequences sequences, Dropout dropout);
 
 void ref_cross_entropy(double *losses, double *dlogits, const double *logits, const int32_t *labels, double scale,
                        int B, int C);
@@ -65,6 +81,9 @@ int64_t ref_ulps(float a, float b);
 // Uniform in -1 .. 1 and exact in float; the whole stream follows from the initial state.
 double ref_random(uint64_t *state);
 
+// The nearest bfloat16, of two equally near ones the even.
+double ref_bfloat16(double value);
+
 // One array twice: in device memory, and in double for the referee. Both hold the same values until an operation runs.
 typedef struct {
     size_t count;
@@ -75,6 +94,7 @@ typedef struct {
 // A device with one number of threads, and what the operations gave with the first number.
 typedef struct {
     Device *device;
+    Precision precision;
     uint64_t random;
     Array arrays[64];
     void *lists[16];
@@ -84,13 +104,21 @@ typedef struct {
     bool recording;
 } Bench;
 
-// A CMocka test that calls function(bench) with 1, 2 and 3 threads; checked outputs must agree bit for bit.
-#define BENCH_TEST(function)                                        \
-    {                                                               \
-#function, bench_run, NULL, NULL, &(BenchTest) { function } \
+// Runs the operation, or several with `;` between, on all workers of the bench's device, as device_run does.
+#define ON_WORKERS(bench, ...) \
+    REF_PRAGMA(omp parallel num_threads(device_threads((bench)->device))) { __VA_ARGS__; }
+#define REF_PRAGMA(...) _Pragma(#__VA_ARGS__)
+
+// A CMocka test that calls function(bench) with 1, 2 and 3 threads; checked outputs must agree bit for bit. It is
+// skipped where the device lacks the precision.
+#define BENCH_TEST_WITH(function, precision)                                                  \
+    {                                                                                         \
+#function " " #precision, bench_run, NULL, NULL, &(BenchTest) { function, precision } \
     }
+#define BENCH_TEST(function) BENCH_TEST_WITH(function, PRECISION_FP32)
 typedef struct {
     void (*run)(Bench *bench);
+    Precision precision;
 } BenchTest;
 void bench_run(void **state);
 
@@ -115,7 +143,5 @@ float *bench_download(Bench *bench, Array array);
 
 // The device's elements against the referee's, and bit for bit against the run with one thread.
 void bench_check(Bench *bench, const char *name, Array array, Tolerance tolerance);
-// Without the comparison of threads: oneDNN's products differ by rounding.
-void bench_check_rounded(Bench *bench, const char *name, Array array, Tolerance tolerance);
 
 #endif

@@ -80,29 +80,74 @@ static void test_numbering(void **state) {
 // A whole number that float holds exactly, as do all sums over ranks.
 static float number(size_t i, int rank) { return (float)((int)((i * 7 + (size_t)rank * 1013) % 4001) - 2000); }
 
-static void check_reducer(const Comm *comm, Device *device, size_t count) {
-    Reducer *reducer = reducer_open(comm, device, count);
-    float *gradient = reducer_gradient(reducer);
-    for (size_t i = 0; i < count; i++) { assert_true(gradient[i] == 0.0f); }
-    for (int round = 1; round <= 3; round++) {
-        for (size_t i = 0; i < count; i++) { gradient[i] = number(i, comm->rank * round); }
-        reducer_sum(reducer);
-        for (size_t i = 0; i < count; i++) {
-            float expected = 0.0f;
-            for (int r = 0; r < comm->size; r++) { expected += number(i, r * round); }
-            if (gradient[i] != expected) {
-                fail_msg("rank %d: element %zu of %zu: %g, expected %g", comm->rank, i, count, (double)gradient[i],
+static float expected_sum(size_t i, int ranks, int round) {
+    float sum = 0.0f;
+    for (int r = 0; r < ranks; r++) { sum += number(i, r * round); }
+    return sum;
+}
+
+typedef struct {
+    Reducer *reducer;
+    size_t count;
+} Announced;
+
+// As backward does it, from the end to the beginning, in parts of several sizes.
+static void announce(void *context) {
+    const Announced *announced = context;
+    for (size_t part = 7; part-- > 0;) { reducer_ready(announced->reducer, announced->count * part / 7); }
+}
+
+// The slices of a node's ranks hold every element once, and the sum in it.
+static void check_slices(const Comm *comm, const Reducer *reducer, float *replica, size_t count, int round) {
+    int slices;
+    const Slice *slice = reducer_slices(reducer, &slices);
+    const float *sum = reducer_summed(reducer);
+    int64_t elements = 0;
+    for (int s = 0; s < slices; s++) {
+        elements += (int64_t)(slice[s].end - slice[s].begin);
+        for (size_t i = slice[s].begin; i < slice[s].end; i++) {
+            const float expected = expected_sum(i, comm->size, round);
+            if (sum[i] != expected) {
+                fail_msg("rank %d: element %zu of %zu: %g, expected %g", comm->rank, i, count, (double)sum[i],
                          (double)expected);
             }
+            replica[i] = expected + (float)round;
         }
     }
-    reducer_close(reducer);
+    CHECK_MPI(MPI_Allreduce(MPI_IN_PLACE, &elements, 1, MPI_INT64_T, MPI_SUM, comm->local));
+    assert_int_equal(elements, count);
+}
+
+static void check_reducer(const Comm *comm, Device *device, size_t count) {
+    Announced announced = {reducer_open(comm, device, count, 2), count};
+    float *gradient = reducer_gradient(announced.reducer), *replica = reducer_replica(announced.reducer, 1);
+    for (size_t i = 0; i < count; i++) { assert_true(gradient[i] == 0.0f && replica[i] == 0.0f); }
+    for (int round = 1; round <= 4; round++) {
+        for (size_t i = 0; i < count; i++) { gradient[i] = number(i, comm->rank * round); }
+        // Once nobody announces, twice all, once some.
+        if (round == 2 || round == 3 || (round == 4 && comm->rank % 2 == 0)) {
+            device_run(device, announce, &announced);
+        }
+        reducer_sum(announced.reducer);
+        check_slices(comm, announced.reducer, replica, count, round);
+        reducer_publish(announced.reducer);
+        for (size_t i = 0; i < count; i++) {
+            assert_true(replica[i] == expected_sum(i, comm->size, round) + (float)round);
+        }
+        comm_barrier(comm);  // everyone has looked
+    }
+    float *values = check_calloc(count, sizeof *values);
+    for (size_t i = 0; i < count; i++) { values[i] = number(i, 5); }
+    reducer_fill(announced.reducer, 0, values);
+    for (size_t i = 0; i < count; i++) { assert_true(reducer_replica(announced.reducer, 0)[i] == values[i]); }
+    free(values);
+    reducer_close(announced.reducer);
 }
 
 static void test_reducer(void **state) {
     (void)state;
     const size_t counts[] = {0, 1, 2, 3, 5, 1023, 1024, 1025, 16385, 100003};
-    Device *device = device_open(1);
+    Device *device = device_open(2, PRECISION_FP32);
     for (int layout = 0; layout < LAYOUTS; layout++) {
         Comm comm = layout_open(layout);
         for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) { check_reducer(&comm, device, counts[i]); }
@@ -111,26 +156,34 @@ static void test_reducer(void **state) {
     device_close(device);
 }
 
-// Sums that are rounded: the same bits on all ranks, and again in a second run.
+// Sums that are rounded: the same bits again in a second run, announced or not, and on all nodes.
 static void test_reducer_same_bits(void **state) {
     (void)state;
     enum { COUNT = 5001 };
-    static float first[COUNT], root[COUNT];
-    Device *device = device_open(1);
+    static float sums[2][COUNT], root[COUNT];
+    Device *device = device_open(1, PRECISION_FP32);
     for (int layout = 0; layout < LAYOUTS; layout++) {
         Comm comm = layout_open(layout);
         for (int run = 0; run < 2; run++) {
-            Reducer *reducer = reducer_open(&comm, device, COUNT);
-            float *gradient = reducer_gradient(reducer);
+            Announced announced = {reducer_open(&comm, device, COUNT, 1), COUNT};
+            float *gradient = reducer_gradient(announced.reducer), *replica = reducer_replica(announced.reducer, 0);
             for (size_t i = 0; i < COUNT; i++) { gradient[i] = 1.0f / (float)(i + 1 + 3 * (size_t)comm.rank); }
-            reducer_sum(reducer);
-            memcpy(root, gradient, sizeof root);
-            if (run == 0) { memcpy(first, gradient, sizeof first); }
-            assert_memory_equal(gradient, first, sizeof first);
+            if (run == 1) { device_run(device, announce, &announced); }
+            reducer_sum(announced.reducer);
+            int slices;
+            const Slice *slice = reducer_slices(announced.reducer, &slices);
+            for (int s = 0; s < slices; s++) {
+                memcpy(replica + slice[s].begin, reducer_summed(announced.reducer) + slice[s].begin,
+                       (slice[s].end - slice[s].begin) * sizeof *replica);
+            }
+            reducer_publish(announced.reducer);
+            memcpy(sums[run], replica, sizeof root);
+            memcpy(root, replica, sizeof root);
             comm_broadcast(&comm, root, sizeof root);
-            assert_memory_equal(gradient, root, sizeof root);
-            reducer_close(reducer);
+            assert_memory_equal(sums[run], root, sizeof root);
+            reducer_close(announced.reducer);
         }
+        assert_memory_equal(sums[0], sums[1], sizeof root);
         layout_close(&comm, layout);
     }
     device_close(device);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "kernels/kernels.h"
 #include "tests/scratch.h"
 #include "trainer/config.h"
 #include "trainer/config_options.h"

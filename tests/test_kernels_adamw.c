@@ -47,8 +47,8 @@ static void as_torch(Bench *bench) {
     Array first = bench_fill(bench, ADAMW_COUNT, 0.0), second = bench_fill(bench, ADAMW_COUNT, 0.0);
     for (int t = 1; t <= ADAMW_STEPS; t++) {
         Array gradient = array_of(bench, adamw_gradients + (t - 1) * ADAMW_COUNT, ADAMW_COUNT);
-        adamw_update(bench->device, weight.device, first.device, second.device, gradient.device, adamw_of_step(t, 1.0f),
-                     ADAMW_COUNT);
+        ON_WORKERS(bench, adamw_update(bench->device, weight.device, first.device, second.device, gradient.device,
+                                       adamw_of_step(t, 1.0f), ADAMW_COUNT));
     }
     check_ulps(bench, "weight", weight, adamw_after, 2);
     check_ulps(bench, "second moment", second, adamw_second_moment, 2);
@@ -65,7 +65,8 @@ static void decay_alone(Bench *bench) {
     Array first = bench_fill(bench, 1000, 0.0), second = bench_fill(bench, 1000, 0.0);
     for (int t = 1; t <= ADAMW_STEPS; t++) {
         const AdamW step = adamw_of_step(t, 0.37f);
-        adamw_update(bench->device, weight.device, first.device, second.device, gradient.device, step, 1000);
+        ON_WORKERS(bench, adamw_update(bench->device, weight.device, first.device, second.device, gradient.device, step,
+                                       1000));
         for (size_t i = 0; i < 1000; i++) { weight.host[i] = (float)weight.host[i] * step.decay; }
     }
     bench_check(bench, "weight", weight, (Tolerance){0.0, 0.0});
@@ -82,7 +83,8 @@ static void as_referee(Bench *bench) {
         for (int t = 1; t <= ADAMW_STEPS; t++) {
             const AdamW step = adamw_of_step(t, 0.37f);
             Array gradient = bench_random(bench, count, 0.01, 0.001);
-            adamw_update(bench->device, weight.device, first.device, second.device, gradient.device, step, count);
+            ON_WORKERS(bench, adamw_update(bench->device, weight.device, first.device, second.device, gradient.device,
+                                           step, count));
             ref_adamw_update(weight.host, first.host, second.host, gradient.host, step, count);
         }
         bench_check(bench, "weight", weight, (Tolerance){1e-6, 1e-8});

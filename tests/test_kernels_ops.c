@@ -1,5 +1,5 @@
-// Every operation but attention and the optimiser against the referee, at sizes around the vector widths, with one, two
-// and three threads. Outputs that are written, not added to, start as not-a-number.
+// Every operation but attention, dropout and the optimiser against the referee, at sizes around the vector widths, with
+// one, two and three workers. Outputs that are written, not added to, start as not-a-number.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,6 +24,11 @@ static Array random_lines(Bench *bench, int lines, int width, double scale) {
     return bench_random(bench, (size_t)lines * (size_t)width, scale, 0.0);
 }
 
+// A parameter's gradient before an operation that adds to it, or overwrites whatever it is.
+static Array gradient(Bench *bench, int lines, int width, bool accumulate) {
+    return accumulate ? random_lines(bench, lines, width, 1.0) : empty(bench, lines, width);
+}
+
 // Indices below limit in an order without pattern.
 static void fill_indices(int32_t *indices, int count, int limit) {
     for (int i = 0; i < count; i++) { indices[i] = i * 37 % 101 % limit; }
@@ -37,14 +42,16 @@ static void embedding_case(Bench *bench, int T, int H) {
     int32_t *device_ids = bench_list(bench, ids, (size_t)T), *at = bench_list(bench, positions, (size_t)T);
     Array word = random_lines(bench, WORDS, H, 1.0), position = random_lines(bench, POSITIONS, H, 1.0);
     Array type = random_lines(bench, 1, H, 1.0), out = empty(bench, T, H);
-    embedding_forward(bench->device, out.device, word.device, position.device, type.device, device_ids, at, T, H);
+    Device *device = bench->device;
+    ON_WORKERS(bench,
+               embedding_forward(device, out.device, word.device, position.device, type.device, device_ids, at, T, H));
     ref_embedding_forward(out.host, word.host, position.host, type.host, ids, positions, T, H);
     bench_check(bench, "embedding_forward", out, tight);
 
     Array dout = random_lines(bench, T, H, 1.0);  // added to the tables, which serve as their own gradients
     for (int padding = -1; padding <= PADDING; padding += PADDING + 1) {
-        embedding_backward(bench->device, word.device, position.device, type.device, dout.device, device_ids, at,
-                           padding, T, H);
+        ON_WORKERS(bench, embedding_backward(device, word.device, position.device, type.device, dout.device, device_ids,
+                                             at, padding, T, H));
         ref_embedding_backward(word.host, position.host, type.host, dout.host, ids, positions, padding, T, H);
     }
     bench_check(bench, "embedding_backward: dword", word, sums);
@@ -58,33 +65,37 @@ static void embedding(Bench *bench) {
     for (size_t i = 0; i < LENGTH(sizes); i++) { embedding_case(bench, sizes[i], 48); }
 }
 
-static void layernorm_case(Bench *bench, int M, int N, float epsilon) {
+static void layernorm_case(Bench *bench, int M, int N, float epsilon, bool in_place) {
     Device *device = bench->device;
     Array in = bench_random(bench, (size_t)M * (size_t)N, 2.0, 0.5), weight = random_lines(bench, 1, N, 1.0);
-    Array bias = random_lines(bench, 1, N, 1.0), out = empty(bench, M, N);
-    Array mean = empty(bench, M, 1), rstd = empty(bench, M, 1);
-    layernorm_forward(device, out.device, mean.device, rstd.device, in.device, weight.device, bias.device, epsilon, M,
-                      N);
-    ref_layernorm_forward(out.host, mean.host, rstd.host, in.host, weight.host, bias.host, (double)epsilon, M, N);
+    Array bias = random_lines(bench, 1, N, 1.0), out = empty(bench, M, N), rstd = empty(bench, M, 1);
+    Array normalized = in_place ? in : empty(bench, M, N);
+    ON_WORKERS(bench, layernorm_forward(device, out.device, normalized.device, rstd.device, in.device, weight.device,
+                                        bias.device, epsilon, M, N));
+    ref_layernorm_forward(out.host, normalized.host, rstd.host, in.host, weight.host, bias.host, (double)epsilon, M, N);
     bench_check(bench, "layernorm_forward", out, sums);
-    bench_check(bench, "layernorm_forward: mean", mean, sums);
+    bench_check(bench, "layernorm_forward: normalized", normalized, sums);
     bench_check(bench, "layernorm_forward: rstd", rstd, sums);
 
     Array dout = random_lines(bench, M, N, 1.0), din = empty(bench, M, N);
-    Array dweight = random_lines(bench, 1, N, 1.0), dbias = random_lines(bench, 1, N, 1.0);
-    layernorm_backward(device, din.device, dweight.device, dbias.device, dout.device, in.device, mean.device,
-                       rstd.device, weight.device, M, N);
-    ref_layernorm_backward(din.host, dweight.host, dbias.host, dout.host, in.host, mean.host, rstd.host, weight.host, M,
-                           N);
-    bench_check(bench, "layernorm_backward: din", din, sums);
-    bench_check(bench, "layernorm_backward: dweight", dweight, sums);
-    bench_check(bench, "layernorm_backward: dbias", dbias, sums);
+    ON_WORKERS(bench, layernorm_backward_input(device, din.device, dout.device, normalized.device, rstd.device,
+                                               weight.device, M, N));
+    ref_layernorm_backward_input(din.host, dout.host, normalized.host, rstd.host, weight.host, M, N);
+    bench_check(bench, "layernorm_backward_input", din, sums);
+    for (int accumulate = 0; accumulate <= 1; accumulate++) {
+        Array dweight = gradient(bench, 1, N, accumulate), dbias = gradient(bench, 1, N, accumulate);
+        ON_WORKERS(bench, layernorm_backward_parameters(device, dweight.device, dbias.device, dout.device,
+                                                        normalized.device, accumulate, M, N));
+        ref_layernorm_backward_parameters(dweight.host, dbias.host, dout.host, normalized.host, accumulate, M, N);
+        bench_check(bench, "layernorm_backward_parameters: dweight", dweight, sums);
+        bench_check(bench, "layernorm_backward_parameters: dbias", dbias, sums);
+    }
     bench_clear(bench);
 }
 
 static void layernorm(Bench *bench) {
-    for (size_t i = 0; i < LENGTH(widths); i++) { layernorm_case(bench, 5, widths[i], 1e-3f); }
-    for (size_t i = 0; i < LENGTH(sizes); i++) { layernorm_case(bench, sizes[i], 32, 1e-12f); }
+    for (size_t i = 0; i < LENGTH(widths); i++) { layernorm_case(bench, 5, widths[i], 1e-3f, i % 2 == 1); }
+    for (size_t i = 0; i < LENGTH(sizes); i++) { layernorm_case(bench, sizes[i], 32, 1e-12f, false); }
 }
 
 static void residual_layernorm_case(Bench *bench, int M, int N, float probability, bool in_place) {
@@ -96,15 +107,14 @@ static void residual_layernorm_case(Bench *bench, int M, int N, float probabilit
     const Lines device_lines = {bench_list(bench, rows, (size_t)M), bench_list(bench, positions, (size_t)M)};
     Array in = random_lines(bench, M, N, 1.0), residual = random_lines(bench, M, N, 2.0);
     Array weight = random_lines(bench, 1, N, 1.0), bias = random_lines(bench, 1, N, 1.0);
-    Array sum = in_place ? in : empty(bench, M, N), out = empty(bench, M, N);
-    Array mean = empty(bench, M, 1), rstd = empty(bench, M, 1);
-    residual_layernorm_forward(bench->device, out.device, sum.device, mean.device, rstd.device, in.device,
-                               residual.device, weight.device, bias.device, 1e-3f, device_lines, dropout, M, N);
-    ref_residual_layernorm_forward(out.host, sum.host, mean.host, rstd.host, in.host, residual.host, weight.host,
-                                   bias.host, (double)1e-3f, lines, dropout, M, N);
+    Array normalized = in_place ? in : empty(bench, M, N), out = empty(bench, M, N), rstd = empty(bench, M, 1);
+    ON_WORKERS(bench, residual_layernorm_forward(bench->device, out.device, normalized.device, rstd.device, in.device,
+                                                 residual.device, weight.device, bias.device, 1e-3f, device_lines,
+                                                 dropout, M, N));
+    ref_residual_layernorm_forward(out.host, normalized.host, rstd.host, in.host, residual.host, weight.host, bias.host,
+                                   (double)1e-3f, lines, dropout, M, N);
     bench_check(bench, "residual_layernorm_forward", out, sums);
-    bench_check(bench, "residual_layernorm_forward: sum", sum, tight);
-    bench_check(bench, "residual_layernorm_forward: mean", mean, sums);
+    bench_check(bench, "residual_layernorm_forward: normalized", normalized, sums);
     bench_check(bench, "residual_layernorm_forward: rstd", rstd, sums);
     bench_clear(bench);
 }
@@ -117,67 +127,180 @@ static void residual_layernorm(Bench *bench) {
     }
 }
 
-static void linear_case(Bench *bench, int M, int N, int K) {
+// What a product over `depth` may be off by, of operands in -1 .. 1.
+static Tolerance products(int depth) { return (Tolerance){1e-6, 1e-6 + 2e-7 * depth}; }
+
+// What the device's products see of an array: rounded where its precision says so.
+static const double *operand(Bench *bench, Array array) {
+    if (bench->precision != PRECISION_BF16) { return array.host; }
+    Array rounded = bench_fill(bench, array.count, 0.0);
+    for (size_t i = 0; i < array.count; i++) { rounded.host[i] = ref_bfloat16(array.host[i]); }
+    return rounded.host;
+}
+
+static void linear_forward_case(Bench *bench, int M, int N, int K) {
     Device *device = bench->device;
-    const Tolerance products = {1e-5, 1e-6 * (10 + K + N + M)};
     Array in = random_lines(bench, M, K, 1.0), weight = random_lines(bench, N, K, 1.0);
     Array bias = random_lines(bench, 1, N, 1.0), out = empty(bench, M, N);
-    linear_forward(device, out.device, in.device, weight.device, bias.device, M, N, K);
-    ref_linear_forward(out.host, in.host, weight.host, bias.host, M, N, K);
-    bench_check_rounded(bench, "linear_forward", out, products);
+    const double *host_in = operand(bench, in), *host_weight = operand(bench, weight);
+    ON_WORKERS(bench, linear_forward(device, out.device, in.device, weight.device, bias.device, M, N, K));
+    ref_linear_forward(out.host, host_in, host_weight, bias.host, M, N, K);
+    bench_check(bench, "linear_forward", out, products(K));
 
-    Array dout = random_lines(bench, M, N, 1.0), din = empty(bench, M, K);
-    Array dweight = random_lines(bench, N, K, 1.0), dbias = random_lines(bench, 1, N, 1.0);
-    linear_backward(device, din.device, dweight.device, dbias.device, dout.device, in.device, weight.device, M, N, K);
-    linear_backward(device, NULL, dweight.device, dbias.device, dout.device, in.device, weight.device, M, N, K);
-    for (int i = 0; i < 2; i++) {
-        ref_linear_backward(din.host, dweight.host, dbias.host, dout.host, in.host, weight.host, M, N, K);
-    }
-    bench_check_rounded(bench, "linear_backward: din", din, products);
-    bench_check_rounded(bench, "linear_backward: dweight", dweight, products);
-    bench_check(bench, "linear_backward: dbias", dbias, sums);
+    Array derivative = empty(bench, M, N), activated = empty(bench, M, N), alone = empty(bench, M, N);
+    ON_WORKERS(bench, linear_gelu_forward(device, activated.device, derivative.device, in.device, weight.device,
+                                          bias.device, M, N, K));
+    ref_linear_gelu_forward(activated.host, derivative.host, host_in, host_weight, bias.host, M, N, K);
+    bench_check(bench, "linear_gelu_forward", activated, products(K));
+    bench_check(bench, "linear_gelu_forward: derivative", derivative, products(K));
+    ON_WORKERS(bench, linear_gelu_forward(device, alone.device, NULL, in.device, weight.device, bias.device, M, N, K));
+    memcpy(alone.host, activated.host, alone.count * sizeof *alone.host);
+    bench_check(bench, "linear_gelu_forward without derivative", alone, products(K));
     bench_clear(bench);
 }
 
+static void linear_backward_input_case(Bench *bench, int M, int N, int K) {
+    Device *device = bench->device;
+    Array dout = random_lines(bench, M, N, 1.0), weight = random_lines(bench, N, K, 1.0);
+    const double *host_dout = operand(bench, dout), *host_weight = operand(bench, weight);
+    Array residual = random_lines(bench, M, K, 1.0), din = empty(bench, M, K), sum = empty(bench, M, K);
+    ON_WORKERS(bench, linear_backward_input(device, din.device, dout.device, weight.device, NULL, M, N, K));
+    ref_linear_backward_input(din.host, host_dout, host_weight, NULL, M, N, K);
+    bench_check(bench, "linear_backward_input", din, products(N));
+    ON_WORKERS(bench, linear_backward_input(device, sum.device, dout.device, weight.device, residual.device, M, N, K));
+    ref_linear_backward_input(sum.host, host_dout, host_weight, residual.host, M, N, K);
+    bench_check(bench, "linear_backward_input with residual", sum, products(N));
+    ON_WORKERS(bench,
+               linear_backward_input(device, residual.device, dout.device, weight.device, residual.device, M, N, K));
+    memcpy(residual.host, sum.host, sum.count * sizeof *sum.host);
+    bench_check(bench, "linear_backward_input onto residual", residual, products(N));
+
+    Array derivative = random_lines(bench, M, K, 1.0), dgelu = empty(bench, M, K);
+    ON_WORKERS(bench, linear_gelu_backward_input(device, dgelu.device, dout.device, weight.device, derivative.device, M,
+                                                 N, K));
+    ref_linear_gelu_backward_input(dgelu.host, host_dout, host_weight, derivative.host, M, N, K);
+    bench_check(bench, "linear_gelu_backward_input", dgelu, products(N));
+    bench_clear(bench);
+}
+
+static void linear_backward_weight_case(Bench *bench, int M, int N, int K) {
+    Device *device = bench->device;
+    Array dout = random_lines(bench, M, N, 1.0), in = random_lines(bench, M, K, 1.0);
+    Array unused = empty(bench, N, K);
+    const double *host_dout = operand(bench, dout), *host_in = operand(bench, in);
+    for (int accumulate = 0; accumulate <= 1; accumulate++) {
+        Array dweight = gradient(bench, N, K, accumulate), dbias = gradient(bench, 1, N, accumulate);
+        ON_WORKERS(bench, linear_backward_weight(device, dweight.device, dbias.device, dout.device, in.device,
+                                                 accumulate, M, N, K));
+        ref_linear_backward_weight(dweight.host, unused.host, host_dout, host_in, accumulate, M, N, K);
+        // Sums of columns are no products: their operand is never rounded.
+        ref_linear_backward_weight(unused.host, dbias.host, dout.host, in.host, accumulate, M, N, K);
+        bench_check(bench, "linear_backward_weight: dweight", dweight, products(M));
+        bench_check(bench, "linear_backward_weight: dbias", dbias, sums);
+    }
+    bench_clear(bench);
+}
+
+static void linear_case(Bench *bench, int M, int N, int K) {
+    linear_forward_case(bench, M, N, K);
+    linear_backward_input_case(bench, M, N, K);
+    linear_backward_weight_case(bench, M, N, K);
+}
+
+// The last shapes have lines of 4 KiB, which products pack, and sums over more than one block.
 static void linear(Bench *bench) {
     const int shapes[][2] = {{1, 1}, {2, 384}, {3, 15}, {8, 32}, {33, 48}, {129, 65}, {256, 64}};
     for (size_t i = 0; i < LENGTH(sizes); i++) {
-        for (size_t j = i % 2; j < LENGTH(shapes); j += 2) { linear_case(bench, sizes[i], shapes[j][0], shapes[j][1]); }
+        for (size_t j = i % 4; j < LENGTH(shapes); j += 4) { linear_case(bench, sizes[i], shapes[j][0], shapes[j][1]); }
     }
+    linear_case(bench, 77, 20, 1024);
+    linear_case(bench, 33, 1024, 96);
+    linear_case(bench, 7, 17, 1030);
 }
 
 // A rank may have no line at all.
 static void linear_of_nothing(Bench *bench) {
+    Device *device = bench->device;
     Array weight = random_lines(bench, 3, 5, 1.0), bias = random_lines(bench, 1, 3, 1.0), none = empty(bench, 0, 1);
-    linear_forward(bench->device, none.device, none.device, weight.device, bias.device, 0, 3, 5);
-    linear_backward(bench->device, none.device, weight.device, bias.device, none.device, none.device, weight.device, 0,
-                    3, 5);
-    bench_check(bench, "dweight of no lines", weight, exact);
-    bench_check(bench, "dbias of no lines", bias, exact);
+    float *nothing = none.device;
+    ON_WORKERS(bench, linear_forward(device, nothing, nothing, weight.device, bias.device, 0, 3, 5);
+               linear_gelu_forward(device, nothing, nothing, nothing, weight.device, bias.device, 0, 3, 5);
+               linear_backward_input(device, nothing, nothing, weight.device, nothing, 0, 3, 5);
+               linear_gelu_backward_input(device, nothing, nothing, weight.device, nothing, 0, 3, 5));
+    ON_WORKERS(bench, linear_backward_weight(device, weight.device, bias.device, nothing, nothing, true, 0, 3, 5));
+    bench_check(bench, "dweight of no lines, added to", weight, exact);
+    bench_check(bench, "dbias of no lines, added to", bias, exact);
+    Array dweight = empty(bench, 3, 5), dbias = empty(bench, 1, 3);
+    ON_WORKERS(bench, linear_backward_weight(device, dweight.device, dbias.device, nothing, nothing, false, 0, 3, 5));
+    ref_linear_backward_weight(dweight.host, dbias.host, none.host, none.host, false, 0, 3, 5);
+    bench_check(bench, "dweight of no lines, written", dweight, exact);
+    bench_check(bench, "dbias of no lines, written", dbias, exact);
 }
 
-static void activation_case(Bench *bench, size_t count) {
+// The GELU by itself, behind a product with the unit matrix, which changes nothing.
+static void gelu_case(Bench *bench, int M, int N) {
     Device *device = bench->device;
-    Array in = bench_random(bench, count, 6.0, 0.0), dout = bench_random(bench, count, 1.0, 0.0);
-    Array out = bench_fill(bench, count, (double)NAN), din = bench_fill(bench, count, (double)NAN);
-    gelu_forward(device, out.device, in.device, count);
-    ref_gelu_forward(out.host, in.host, count);
-    bench_check(bench, "gelu_forward", out, tight);
-    gelu_backward(device, din.device, dout.device, in.device, count);
-    ref_gelu_backward(din.host, dout.host, in.host, count);
-    bench_check(bench, "gelu_backward", din, tight);
-    tanh_forward(device, out.device, in.device, count);
-    ref_tanh_forward(out.host, in.host, count);
+    Array in = random_lines(bench, M, N, 6.0), unit = bench_fill(bench, (size_t)N * (size_t)N, 0.0);
+    Array none = bench_fill(bench, (size_t)N, 0.0), out = empty(bench, M, N), derivative = empty(bench, M, N);
+    for (int i = 0; i < N; i++) { unit.host[i * N + i] = 1.0; }
+    bench_upload(bench, unit);
+    ON_WORKERS(bench, linear_gelu_forward(device, out.device, derivative.device, in.device, unit.device, none.device, M,
+                                          N, N));
+    ref_linear_gelu_forward(out.host, derivative.host, in.host, unit.host, none.host, M, N, N);
+    bench_check(bench, "linear_gelu_forward of a unit", out, tight);
+    bench_check(bench, "linear_gelu_forward of a unit: derivative", derivative, tight);
+    bench_clear(bench);
+}
+
+static void tanh_case(Bench *bench, int M, int N) {
+    Device *device = bench->device;
+    Array in = random_lines(bench, M, N, 6.0), dout = random_lines(bench, M, N, 1.0);
+    Array out = empty(bench, M, N), din = empty(bench, M, N);
+    ON_WORKERS(bench, tanh_forward(device, out.device, in.device, M, N));
+    ref_tanh_forward(out.host, in.host, M, N);
     bench_check(bench, "tanh_forward", out, tight);
-    tanh_backward(device, din.device, dout.device, out.device, count);
-    ref_tanh_backward(din.host, dout.host, out.host, count);
+    ON_WORKERS(bench, tanh_backward(device, din.device, dout.device, out.device, M, N));
+    ref_tanh_backward(din.host, dout.host, out.host, M, N);
     bench_check(bench, "tanh_backward", din, tight);
     bench_clear(bench);
 }
 
 static void activations(Bench *bench) {
-    for (size_t i = 0; i < LENGTH(sizes); i++) { activation_case(bench, (size_t)sizes[i]); }
-    activation_case(bench, 5000);
+    for (size_t i = 0; i < LENGTH(sizes); i++) {
+        gelu_case(bench, sizes[i], widths[i]);
+        tanh_case(bench, sizes[i], widths[i]);
+    }
+    gelu_case(bench, 200, 48);
+}
+
+// Operations by lines follow each other without device_sync, since each worker goes on with the lines that it computed.
+static void lines_stay_with_workers(Bench *bench) {
+    enum { T = 37, WIDE = 96, NARROW = 48 };
+    const Dropout dropout = {.probability = 0.25f, .seed = 7};
+    int32_t numbers[T];
+    fill_indices(numbers, T, 50);
+    const Lines lines = {(uint32_t *)numbers, numbers};
+    const int32_t *list = bench_list(bench, numbers, T);
+    const Lines device_lines = {(const uint32_t *)list, list};
+    Device *device = bench->device;
+    Array in = random_lines(bench, T, NARROW, 1.0), up = random_lines(bench, WIDE, NARROW, 0.2);
+    Array down = random_lines(bench, NARROW, WIDE, 0.2), bias = random_lines(bench, 1, WIDE, 1.0);
+    Array wide = empty(bench, T, WIDE), narrow = empty(bench, T, NARROW), out = empty(bench, T, NARROW);
+    Array rstd = empty(bench, T, 1), sum = empty(bench, T, NARROW);
+    ON_WORKERS(bench,
+               linear_gelu_forward(device, wide.device, NULL, in.device, up.device, bias.device, T, WIDE, NARROW);
+               linear_forward(device, narrow.device, wide.device, down.device, bias.device, T, NARROW, WIDE);
+               residual_layernorm_forward(device, out.device, narrow.device, rstd.device, narrow.device, in.device,
+                                          bias.device, bias.device, 1e-3f, device_lines, dropout, T, NARROW);
+               tanh_forward(device, out.device, out.device, T, NARROW);
+               linear_backward_input(device, sum.device, wide.device, up.device, out.device, T, WIDE, NARROW));
+    ref_linear_gelu_forward(wide.host, NULL, in.host, up.host, bias.host, T, WIDE, NARROW);
+    ref_linear_forward(narrow.host, wide.host, down.host, bias.host, T, NARROW, WIDE);
+    ref_residual_layernorm_forward(out.host, narrow.host, rstd.host, narrow.host, in.host, bias.host, bias.host, 1e-3,
+                                   lines, dropout, T, NARROW);
+    ref_tanh_forward(out.host, out.host, T, NARROW);
+    ref_linear_backward_input(sum.host, wide.host, up.host, out.host, T, WIDE, NARROW);
+    bench_check(bench, "a chain of operations", sum, sums);
 }
 
 static void cross_entropy_case(Bench *bench, int B, int C, double scale) {
@@ -185,12 +308,13 @@ static void cross_entropy_case(Bench *bench, int B, int C, double scale) {
     fill_indices(labels, B, C);
     const int32_t *device_labels = bench_list(bench, labels, (size_t)B);
     Array logits = random_lines(bench, B, C, scale), losses = empty(bench, B, 1), dlogits = empty(bench, B, C);
-    cross_entropy(bench->device, losses.device, dlogits.device, logits.device, device_labels, 0.125f, B, C);
+    Device *device = bench->device;
+    ON_WORKERS(bench, cross_entropy(device, losses.device, dlogits.device, logits.device, device_labels, 0.125f, B, C));
     ref_cross_entropy(losses.host, dlogits.host, logits.host, labels, 0.125, B, C);
     bench_check(bench, "cross_entropy", losses, tight);
     bench_check(bench, "cross_entropy: dlogits", dlogits, tight);
     Array only_losses = empty(bench, B, 1);
-    cross_entropy(bench->device, only_losses.device, NULL, logits.device, device_labels, 1.0f, B, C);
+    ON_WORKERS(bench, cross_entropy(device, only_losses.device, NULL, logits.device, device_labels, 1.0f, B, C));
     memcpy(only_losses.host, losses.host, (size_t)B * sizeof(double));
     bench_check(bench, "cross_entropy without gradient", only_losses, tight);
     bench_clear(bench);
@@ -209,15 +333,16 @@ static void lines_case(Bench *bench, int M, int N) {
     for (int i = 0; i < M; i++) { picked[i] = 2 * (M - 1 - i); }
     const int32_t *device_picked = bench_list(bench, picked, (size_t)M);
     Array all = random_lines(bench, 2 * M, N, 1.0), some = empty(bench, M, N);
-    gather_lines(bench->device, some.device, all.device, device_picked, M, N);
+    Device *device = bench->device;
+    ON_WORKERS(bench, gather_lines(device, some.device, all.device, device_picked, M, N));
     ref_gather_lines(some.host, all.host, picked, M, N);
     bench_check(bench, "gather_lines", some, exact);
     Array more = random_lines(bench, M, N, 1.0);
-    scatter_add_lines(bench->device, all.device, more.device, device_picked, M, N);
+    ON_WORKERS(bench, scatter_add_lines(device, all.device, more.device, device_picked, M, N));
     ref_scatter_add_lines(all.host, more.host, picked, M, N);
     bench_check(bench, "scatter_add_lines", all, tight);
     const size_t count = (size_t)M * (size_t)N;
-    add(bench->device, some.device, more.device, count);
+    ON_WORKERS(bench, add(device, some.device, more.device, count));
     ref_add(some.host, more.host, count);
     bench_check(bench, "add", some, tight);
     bench_clear(bench);
@@ -246,19 +371,20 @@ static void test_square_sum(void **state) {
     }
 }
 
-// What GELU and its derivative tend to; both multiply infinity by 0 at minus infinity, as PyTorch does.
+// What the GELU and its derivative tend to; both multiply infinity by 0 at minus infinity, as PyTorch does.
 static void gelu_extremes(Bench *bench) {
-    const double values[] = {0.0, -0.0, 1e-30, -1e-30, 5.0, -5.0, 30.0, -30.0, 100.0, -100.0, 1e30, -1e30};
-    Array in = bench_fill(bench, LENGTH(values), 0.0), dout = bench_fill(bench, LENGTH(values), 1.0);
-    Array out = empty(bench, LENGTH(values), 1), din = empty(bench, LENGTH(values), 1);
+    const double values[] = {0.0, -0.0, 1e-30, -1e-30, 5.0, -5.0, 13.3, -13.3, 30.0, -30.0, 1e30, -1e30};
+    const int count = LENGTH(values);
+    Array in = bench_fill(bench, LENGTH(values), 0.0), one = bench_fill(bench, 1, 1.0),
+          zero = bench_fill(bench, 1, 0.0);
+    Array out = empty(bench, count, 1), derivative = empty(bench, count, 1);
     memcpy(in.host, values, sizeof values);
     bench_upload(bench, in);
-    gelu_forward(bench->device, out.device, in.device, in.count);
-    ref_gelu_forward(out.host, in.host, in.count);
-    bench_check(bench, "gelu_forward of extremes", out, tight);
-    gelu_backward(bench->device, din.device, dout.device, in.device, in.count);
-    ref_gelu_backward(din.host, dout.host, in.host, in.count);
-    bench_check(bench, "gelu_backward of extremes", din, tight);
+    ON_WORKERS(bench, linear_gelu_forward(bench->device, out.device, derivative.device, in.device, one.device,
+                                          zero.device, count, 1, 1));
+    ref_linear_gelu_forward(out.host, derivative.host, in.host, one.host, zero.host, count, 1, 1);
+    bench_check(bench, "gelu of extremes", out, tight);
+    bench_check(bench, "gelu of extremes: derivative", derivative, tight);
 }
 
 // Fails unless exactly the elements begin .. end are not-a-number.
@@ -282,34 +408,40 @@ static Array random_with_nan(Bench *bench, double nan_value) {
 }
 
 static void nan_in_activations(Bench *bench) {
+    Device *device = bench->device;
     for (double sign = -1.0; sign <= 1.0; sign += 2.0) {
         Array in = random_with_nan(bench, sign * (double)NAN), ones = bench_fill(bench, in.count, 1.0);
-        Array out = bench_fill(bench, in.count, 0.0);
-        gelu_forward(bench->device, out.device, in.device, in.count);
-        check_nans(bench, "gelu_forward", out, BAD, BAD + 1);
-        gelu_backward(bench->device, out.device, ones.device, in.device, in.count);
-        check_nans(bench, "gelu_backward", out, BAD, BAD + 1);
-        gelu_backward(bench->device, out.device, in.device, ones.device, in.count);
-        check_nans(bench, "gelu_backward: dout", out, BAD, BAD + 1);
-        tanh_forward(bench->device, out.device, in.device, in.count);
+        Array zero = bench_fill(bench, 1, 0.0), out = bench_fill(bench, in.count, 0.0);
+        Array derivative = bench_fill(bench, in.count, 0.0);
+        linear_gelu_forward(device, out.device, derivative.device, in.device, ones.device, zero.device, M * N, 1, 1);
+        check_nans(bench, "linear_gelu_forward", out, BAD, BAD + 1);
+        check_nans(bench, "linear_gelu_forward: derivative", derivative, BAD, BAD + 1);
+        linear_gelu_backward_input(device, out.device, ones.device, ones.device, derivative.device, M * N, 1, 1);
+        check_nans(bench, "linear_gelu_backward_input", out, BAD, BAD + 1);
+        linear_gelu_backward_input(device, out.device, in.device, ones.device, ones.device, M * N, 1, 1);
+        check_nans(bench, "linear_gelu_backward_input: dout", out, BAD, BAD + 1);
+        tanh_forward(device, out.device, in.device, M, N);
         check_nans(bench, "tanh_forward", out, BAD, BAD + 1);
         bench_clear(bench);
     }
 }
 
 static void nan_in_lines(Bench *bench) {
+    Device *device = bench->device;
     Array in = random_with_nan(bench, (double)NAN), weight = random_lines(bench, N, N, 1.0);
     Array bias = random_lines(bench, 1, N, 1.0), out = bench_fill(bench, in.count, 0.0);
-    Array mean = bench_fill(bench, M, 0.0), rstd = bench_fill(bench, M, 0.0);
-    layernorm_forward(bench->device, out.device, mean.device, rstd.device, in.device, weight.device, bias.device,
-                      1e-12f, M, N);
+    Array normalized = bench_fill(bench, in.count, 0.0), rstd = bench_fill(bench, M, 0.0);
+    layernorm_forward(device, out.device, normalized.device, rstd.device, in.device, weight.device, bias.device, 1e-12f,
+                      M, N);
     check_nans(bench, "layernorm_forward", out, N, 2 * N);
-    linear_forward(bench->device, out.device, in.device, weight.device, bias.device, M, N, N);
+    check_nans(bench, "layernorm_forward: rstd", rstd, 1, 2);
+    linear_forward(device, out.device, in.device, weight.device, bias.device, M, N, N);
     check_nans(bench, "linear_forward", out, N, 2 * N);
-    linear_backward(bench->device, out.device, weight.device, bias.device, in.device, in.device, weight.device, M, N,
-                    N);
-    check_nans(bench, "linear_backward: dbias", bias, BAD - N, BAD - N + 1);
-    assert_true(isnan(square_sum(bench->device, in.device, in.count)));
+    linear_backward_input(device, out.device, in.device, weight.device, NULL, M, N, N);
+    check_nans(bench, "linear_backward_input", out, N, 2 * N);
+    linear_backward_weight(device, weight.device, bias.device, in.device, in.device, true, M, N, N);
+    check_nans(bench, "linear_backward_weight: dbias", bias, BAD - N, BAD - N + 1);
+    assert_true(isnan(square_sum(device, in.device, in.count)));
 }
 
 static void nan_in_logits(Bench *bench) {
@@ -322,13 +454,73 @@ static void nan_in_logits(Bench *bench) {
     check_nans(bench, "cross_entropy: dlogits", dlogits, N, 2 * N);
 }
 
+typedef struct {
+    Device *device;
+    int started, leaders, seen[3], workers_seen;
+    size_t bytes;
+    char *memory;
+} Region;
+
+static void meet(void *context) {
+    Region *region = context;
+    __atomic_fetch_add(&region->started, 1, __ATOMIC_SEQ_CST);
+    if (device_leader()) { __atomic_fetch_add(&region->leaders, 1, __ATOMIC_SEQ_CST); }
+    device_sync(region->device);
+    const int started = __atomic_load_n(&region->started, __ATOMIC_SEQ_CST);
+    region->seen[__atomic_fetch_add(&region->workers_seen, 1, __ATOMIC_SEQ_CST)] = started;
+}
+
+// Behind device_sync every worker sees that all have started.
+static void workers_meet(Bench *bench) {
+    const int threads = device_threads(bench->device);
+    Region region = {.device = bench->device};
+    device_run(bench->device, meet, &region);
+    assert_int_equal(region.started, threads);
+    assert_int_equal(region.leaders, 1);
+    for (int i = 0; i < threads; i++) { assert_int_equal(region.seen[i], threads); }
+    assert_true(device_leader());
+}
+
+static void zeroing(Bench *bench) {
+    const size_t counts[] = {0, 1, 1023, 1024, 1025, 5000};
+    for (size_t i = 0; i < LENGTH(counts); i++) {
+        Array array = bench_fill(bench, counts[i] + 1, (double)NAN);
+        ON_WORKERS(bench, device_zero(bench->device, array.device, counts[i] * sizeof(float)));
+        check_nans(bench, "device_zero", array, counts[i], counts[i] + 1);
+    }
+}
+
+static void test_measures(void **state) {
+    (void)state;
+    Bench bench;
+    bench_open(&bench, 2);
+    const double flops = device_peak_flops(bench.device), bandwidth = device_copy_bandwidth(bench.device);
+    print_message("%s: %.3g FLOP/s, copies %.3g B/s\n", device_instructions(), flops, bandwidth);
+    assert_true(flops > 0.0 && isfinite(flops));
+    assert_true(bandwidth > 0.0 && isfinite(bandwidth));
+    bench_close(&bench);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        BENCH_TEST(embedding),       BENCH_TEST(layernorm),          BENCH_TEST(residual_layernorm),
-        BENCH_TEST(linear),          BENCH_TEST(linear_of_nothing),  BENCH_TEST(activations),
-        BENCH_TEST(cross_entropies), BENCH_TEST(moving_lines),       cmocka_unit_test(test_square_sum),
-        BENCH_TEST(gelu_extremes),   BENCH_TEST(nan_in_activations), BENCH_TEST(nan_in_lines),
+        BENCH_TEST(workers_meet),
+        BENCH_TEST(zeroing),
+        BENCH_TEST(embedding),
+        BENCH_TEST(layernorm),
+        BENCH_TEST(residual_layernorm),
+        BENCH_TEST(linear),
+        BENCH_TEST_WITH(linear, PRECISION_BF16),
+        BENCH_TEST(linear_of_nothing),
+        BENCH_TEST(activations),
+        BENCH_TEST(lines_stay_with_workers),
+        BENCH_TEST(cross_entropies),
+        BENCH_TEST(moving_lines),
+        cmocka_unit_test(test_square_sum),
+        BENCH_TEST(gelu_extremes),
+        BENCH_TEST(nan_in_activations),
+        BENCH_TEST(nan_in_lines),
         BENCH_TEST(nan_in_logits),
+        cmocka_unit_test(test_measures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,15 +39,17 @@ static void run_rows(const ModelFixture *fixture, const int64_t *rows, int count
     for (int at = 0; at < count; at += group) {
         batch_fill(&batch, &fixture->reviews, fixture->word_row, rows + at, group < count - at ? group : count - at);
         bert_forward(state, fixture->parameters, &batch, key, NULL, losses + at);
-        if (gradient) { bert_backward(state, gradient, fixture->parameters, scale); }
+        if (gradient) { bert_backward(state, gradient, fixture->parameters, scale, at > 0, NULL, NULL); }
     }
     batch_free(&batch);
     bert_state_close(state);
 }
 
-// The gradient of the mean loss of rows, computed in groups, in device memory.
+// The gradient of the mean loss of rows, computed in groups, in device memory that held not-a-number before.
 static float *mean_gradient(const ModelFixture *fixture, const int64_t *rows, int count, int group, float *losses) {
-    float *gradient = device_alloc(fixture->device, fixture->bert.layout.total * sizeof(float));
+    const size_t bytes = fixture->bert.layout.total * sizeof(float);
+    float *gradient = device_alloc(fixture->device, bytes);
+    memset(gradient, 0xFF, bytes);
     run_rows(fixture, rows, count, group, losses, gradient, 1.0f / (float)count);
     return gradient;
 }
@@ -174,8 +176,10 @@ static void train(ModelFixture *fixture, const json_t *run, float decays[STEPS])
         distance("loss", mean(losses, BATCH), recorded(run, "loss64", step), 3e-6);
         distance("gradient norm", norm, recorded(run, "grad_norm64", step), 3e-5);
         const AdamW adamw = optimizer_factors(&config, rate, step + 1, norm);
-        optimizer_update(fixture->device, fixture->parameters, first, second, gradient, &fixture->bert.layout,
-                         config.weight_decay_scope, adamw);
+        const OptimizerBuffers buffers = {fixture->parameters, first, second, gradient};
+        const Slice halves[] = {{0, fixture->bert.layout.total / 2},
+                                {fixture->bert.layout.total / 2, fixture->bert.layout.total}};
+        optimizer_update(fixture->device, buffers, &fixture->bert.layout, halves, 2, config.weight_decay_scope, adamw);
         decays[step] = adamw.decay;
         device_free(fixture->device, gradient);
     }

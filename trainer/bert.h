@@ -9,6 +9,7 @@
 #include "kernels/kernels.h"
 #include "trainer/layout.h"
 #include "trainer/model_config.h"
+#include "trainer/profile.h"
 
 // Offsets of a layer's parameters. query, key and value follow each other: one (3 H, H) weight and one (3 H) bias.
 typedef struct {
@@ -53,6 +54,9 @@ typedef struct BertState BertState;
 BertState *bert_state_open(Device *device, const Bert *bert, int sequences, int tokens, bool training);
 void bert_state_close(BertState *state);
 
+// Times the phases of what follows in profile; NULL: no longer.
+void bert_state_profile(BertState *state, Profile *profile);
+
 // Key of all dropout of a step.
 typedef struct {
     uint64_t seed;
@@ -63,7 +67,12 @@ typedef struct {
 void bert_forward(BertState *state, const float *parameters, const Batch *batch, DropoutKey key, float *logits,
                   float *losses);
 
-// Adds the gradient of scale * (sum of the losses of the last forward) to gradient, a buffer of the layout's shape.
-void bert_backward(BertState *state, float *gradient, const float *parameters, float scale);
+// Called by all workers when the gradient is final from element `begin` of the layout on.
+typedef void GradientReady(void *context, size_t begin);
+
+// Computes the gradient of scale * (sum of the losses of the last forward) into gradient, a buffer of the layout's
+// shape, or adds it there. ready may be NULL.
+void bert_backward(BertState *state, float *gradient, const float *parameters, float scale, bool accumulate,
+                   GradientReady *ready, void *context);
 
 #endif

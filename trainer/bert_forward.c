@@ -1,4 +1,5 @@
-// Forward pass, in the order of the paper (Devlin et al., 2019).
+// Forward pass, in the order of the paper (Devlin et al., 2019). All workers of the device run it; see kernels.h for
+// where they must wait for each other.
 #include "trainer/bert_state.h"
 
 static void upload_batch(BertState *state, const Batch *batch) {
@@ -7,6 +8,12 @@ static void upload_batch(BertState *state, const Batch *batch) {
     const size_t B = (size_t)batch->B, T = (size_t)batch->T;
     state->B = batch->B;
     state->T = batch->T;
+    if (state->profile) { state->profile->tokens += batch->T; }
+    state->squares = 0.0;
+    for (size_t b = 0; b < B; b++) {
+        const double length = batch->starts[b + 1] - batch->starts[b];
+        state->squares += length * length;
+    }
     device_upload(device, state->ids, batch->ids, T * sizeof *batch->ids);
     device_upload(device, state->positions, batch->positions, T * sizeof *batch->positions);
     device_upload(device, state->rows, batch->rows, T * sizeof *batch->rows);
@@ -15,91 +22,121 @@ static void upload_batch(BertState *state, const Batch *batch) {
     device_upload(device, state->labels, batch->labels, B * sizeof *batch->labels);
 }
 
-static void forward_embeddings(BertState *state, const float *p) {
+static void forward_embeddings(const BertState *state, const float *p) {
     const Bert *bert = state->bert;
     Device *device = state->device;
+    const int T = state->T, H = bert->H;
+    enter_phase(state, PHASE_EMBEDDING, 0, 5.0 * T * H);
     embedding_forward(device, state->embedded, p + bert->word, p + bert->position, p + bert->type, state->ids,
-                      state->positions, state->T, bert->H);
-    layernorm_forward(device, state->input, state->embedding_mean, state->embedding_rstd, state->embedded,
-                      p + bert->norm_weight, p + bert->norm_bias, bert->epsilon, state->T, bert->H);
+                      state->positions, T, H);
+    layernorm_forward(device, state->input, state->embedding_normalized, state->embedding_rstd, state->embedded,
+                      p + bert->norm_weight, p + bert->norm_bias, bert->epsilon, T, H);
     dropout_apply(device, state->input, state->input, token_lines(state),
-                  state_dropout(state, bert->hidden_dropout, SITE_EMBEDDING), state->T, bert->H);
+                  state_dropout(state, bert->hidden_dropout, SITE_EMBEDDING), T, H);
 }
 
-// context = attention of x (T, H); in the last layer the queries are the [CLS] lines alone.
-static void forward_attention(BertState *state, const float *p, int l, const float *x, bool last) {
+static void forward_attention(const BertState *state, const float *p, int l, const float *x) {
     const Bert *bert = state->bert;
     const BertLayer *layer = &bert->layers[l];
-    LayerState *s = &state->layers[l];
+    const LayerState *s = &state->layers[l];
     Device *device = state->device;
-    const int H = bert->H;
-    const size_t square = (size_t)H * (size_t)H;
-    const float *q = s->qkv, *k = s->qkv + H, *v = s->qkv + 2 * H;
-    if (last) {
-        gather_lines(device, s->cls, x, state->starts, state->B, H);
-        linear_forward(device, s->query, s->cls, p + layer->qkv_weight, p + layer->qkv_bias, state->B, H, H);
-        linear_forward(device, s->qkv, x, p + layer->qkv_weight + square, p + layer->qkv_bias + H, state->T, 2 * H, H);
-        q = s->query;
-        k = s->qkv;
-        v = s->qkv + H;
-    } else {
-        linear_forward(device, s->qkv, x, p + layer->qkv_weight, p + layer->qkv_bias, state->T, 3 * H, H);
-    }
-    attention_forward(device, s->context, s->log_sum, q, k, v, attention_shape(state, last),
+    const int T = state->T, H = bert->H;
+    enter_linear(state, PHASE_QKV, 1, T, 3 * H, H);
+    linear_forward(device, s->qkv, x, p + layer->qkv_weight, p + layer->qkv_bias, T, 3 * H, H);
+    device_sync(device);
+    enter_phase(state, PHASE_ATTENTION, 4 * state->squares * H, 4.0 * T * H);
+    attention_forward(device, s->context, s->log_sum, s->qkv, state_sequences(state),
                       state_dropout(state, bert->attention_dropout, layer_site(l, SITE_ATTENTION)));
+    device_sync(device);
 }
 
-static void forward_layer(BertState *state, const float *p, int l, const float *x) {
+static ClsProjections cls_projections(const Bert *bert, const float *p, int l) {
+    const size_t H = (size_t)bert->H;
+    const float *weight = p + bert->layers[l].qkv_weight;
+    return (ClsProjections){weight + H * H, weight + 2 * H * H, p + bert->layers[l].qkv_bias + 2 * H};
+}
+
+// In the last layer the queries are the [CLS] lines alone.
+static void forward_last_attention(const BertState *state, const float *p, int l, const float *x) {
     const Bert *bert = state->bert;
     const BertLayer *layer = &bert->layers[l];
-    LayerState *s = &state->layers[l];
+    const LayerState *s = &state->layers[l];
+    Device *device = state->device;
+    const int B = state->B, H = bert->H;
+    device_sync(device);
+    enter_linear(state, PHASE_QKV, 1, B, H, H);
+    gather_lines(device, s->cls, x, state->starts, B, H);
+    linear_forward(device, s->query, s->cls, p + layer->qkv_weight, p + layer->qkv_bias, B, H, H);
+    enter_phase(state, PHASE_ATTENTION, 4.0 * B * H * H + 4.0 * state->T * bert->A * H, 1.0 * state->T * H);
+    cls_attention_forward(device, s->context, s->attention, s->query, x, cls_projections(bert, p, l),
+                          state_sequences(state),
+                          state_dropout(state, bert->attention_dropout, layer_site(l, SITE_ATTENTION)));
+}
+
+static void forward_layer(const BertState *state, const float *p, int l, const float *x) {
+    const Bert *bert = state->bert;
+    const BertLayer *layer = &bert->layers[l];
+    const LayerState *s = &state->layers[l];
     Device *device = state->device;
     const bool last = l == bert->L - 1;
     const int H = bert->H, F = bert->F, M = last ? state->B : state->T;
     const Lines lines = last ? cls_lines(state) : token_lines(state);
-    forward_attention(state, p, l, x, last);
-    linear_forward(device, s->attention_sum, s->context, p + layer->attention_weight, p + layer->attention_bias, M, H,
-                   H);
-    residual_layernorm_forward(device, s->attention_out, s->attention_sum, s->attention_mean, s->attention_rstd,
-                               s->attention_sum, last ? s->cls : x, p + layer->attention_norm_weight,
+    (last ? forward_last_attention : forward_attention)(state, p, l, x);
+    enter_linear(state, PHASE_ATTENTION_OUTPUT, 1, M, H, H);
+    linear_forward(device, s->attention_normalized, s->context, p + layer->attention_weight, p + layer->attention_bias,
+                   M, H, H);
+    enter_phase(state, PHASE_LAYERNORM, 0, 4.0 * M * H);
+    residual_layernorm_forward(device, s->attention_out, s->attention_normalized, s->attention_rstd,
+                               s->attention_normalized, last ? s->cls : x, p + layer->attention_norm_weight,
                                p + layer->attention_norm_bias, bert->epsilon, lines,
                                state_dropout(state, bert->hidden_dropout, layer_site(l, SITE_ATTENTION_OUTPUT)), M, H);
-    linear_forward(device, s->up, s->attention_out, p + layer->up_weight, p + layer->up_bias, M, F, H);
-    gelu_forward(device, s->activated, s->up, (size_t)M * (size_t)F);
-    linear_forward(device, s->output_sum, s->activated, p + layer->down_weight, p + layer->down_bias, M, H, F);
-    residual_layernorm_forward(device, s->out, s->output_sum, s->output_mean, s->output_rstd, s->output_sum,
+    enter_linear(state, PHASE_FEED_FORWARD, 2, M, F, H);
+    linear_gelu_forward(device, s->activated, s->derivative, s->attention_out, p + layer->up_weight, p + layer->up_bias,
+                        M, F, H);
+    linear_forward(device, s->output_normalized, s->activated, p + layer->down_weight, p + layer->down_bias, M, H, F);
+    enter_phase(state, PHASE_LAYERNORM, 0, 4.0 * M * H);
+    residual_layernorm_forward(device, s->out, s->output_normalized, s->output_rstd, s->output_normalized,
                                s->attention_out, p + layer->output_norm_weight, p + layer->output_norm_bias,
                                bert->epsilon, lines,
                                state_dropout(state, bert->hidden_dropout, layer_site(l, SITE_OUTPUT)), M, H);
 }
 
-static void forward_classifier(BertState *state, const float *p) {
+static void forward_classifier(const BertState *state, const float *p) {
     const Bert *bert = state->bert;
     Device *device = state->device;
     const int B = state->B, H = bert->H;
+    enter_linear(state, PHASE_LOSS, 1, B, H, H);
     linear_forward(device, state->pooled, state->layers[bert->L - 1].out, p + bert->pooler_weight,
                    p + bert->pooler_bias, B, H, H);
-    tanh_forward(device, state->pooled, state->pooled, (size_t)B * (size_t)H);
+    tanh_forward(device, state->pooled, state->pooled, B, H);
     dropout_apply(device, state->dropped, state->pooled, cls_lines(state),
                   state_dropout(state, bert->classifier_dropout, SITE_CLASSIFIER), B, H);
     linear_forward(device, state->logits, state->dropped, p + bert->classifier_weight, p + bert->classifier_bias, B,
                    bert->C, H);
+    cross_entropy(device, state->losses, NULL, state->logits, state->labels, 0.0f, B, bert->C);
+}
+
+typedef struct {
+    const BertState *state;
+    const float *parameters;
+} Forward;
+
+static void forward(void *context) {
+    const BertState *state = ((const Forward *)context)->state;
+    const float *parameters = ((const Forward *)context)->parameters;
+    forward_embeddings(state, parameters);
+    for (int l = 0; l < state->bert->L; l++) {
+        forward_layer(state, parameters, l, l ? state->layers[l - 1].out : state->input);
+    }
+    forward_classifier(state, parameters);
 }
 
 void bert_forward(BertState *state, const float *parameters, const Batch *batch, DropoutKey key, float *logits,
                   float *losses) {
-    const Bert *bert = state->bert;
     const size_t B = (size_t)batch->B;
     upload_batch(state, batch);
     state->key = key;
-    forward_embeddings(state, parameters);
-    for (int l = 0; l < bert->L; l++) {
-        forward_layer(state, parameters, l, l ? state->layers[l - 1].out : state->input);
-    }
-    forward_classifier(state, parameters);
-    if (logits) { device_download(state->device, logits, state->logits, B * (size_t)bert->C * sizeof *logits); }
-    if (losses) {
-        cross_entropy(state->device, state->losses, NULL, state->logits, state->labels, 0.0f, state->B, bert->C);
-        device_download(state->device, losses, state->losses, B * sizeof *losses);
-    }
+    device_run(state->device, forward, &(Forward){state, parameters});
+    if (logits) { device_download(state->device, logits, state->logits, B * (size_t)state->bert->C * sizeof *logits); }
+    if (losses) { device_download(state->device, losses, state->losses, B * sizeof *losses); }
 }

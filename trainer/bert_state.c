@@ -12,24 +12,32 @@ static void *own(BertState *state, int64_t lines, int64_t width, size_t element)
 
 static float *floats(BertState *state, int64_t lines, int64_t width) { return own(state, lines, width, sizeof(float)); }
 
+static void alloc_last_attention(BertState *state, LayerState *layer) {
+    const int64_t B = state->max_sequences, A = state->bert->A, H = state->bert->H;
+    layer->cls = floats(state, B, H);
+    layer->query = floats(state, B, H);
+    layer->attention = (ClsAttention){.attended = floats(state, B, A * H),
+                                      .mixed = floats(state, B, A * H),
+                                      .kept = floats(state, B, A),
+                                      .log_sum = floats(state, B, A)};
+}
+
 static void alloc_layer(BertState *state, LayerState *layer, bool last) {
     const Bert *bert = state->bert;
     const int64_t T = state->max_tokens, B = state->max_sequences, H = bert->H, M = last ? B : T;
-    layer->qkv = floats(state, T, (last ? 2 : 3) * H);
     if (last) {
-        layer->query = floats(state, B, H);
-        layer->cls = floats(state, B, H);
+        alloc_last_attention(state, layer);
+    } else {
+        layer->qkv = floats(state, T, 3 * H);
+        layer->log_sum = floats(state, T, bert->A);
     }
     layer->context = floats(state, M, H);
-    layer->log_sum = floats(state, M, bert->A);
-    layer->attention_sum = floats(state, M, H);
-    layer->attention_mean = floats(state, M, 1);
+    layer->attention_normalized = floats(state, M, H);
     layer->attention_rstd = floats(state, M, 1);
     layer->attention_out = floats(state, M, H);
-    layer->up = floats(state, M, bert->F);
     layer->activated = floats(state, M, bert->F);
-    layer->output_sum = floats(state, M, H);
-    layer->output_mean = floats(state, M, 1);
+    layer->derivative = state->training ? floats(state, M, bert->F) : NULL;
+    layer->output_normalized = floats(state, M, H);
     layer->output_rstd = floats(state, M, 1);
     layer->out = floats(state, M, H);
 }
@@ -48,15 +56,18 @@ static void alloc_layers(BertState *state) {
 }
 
 static void alloc_backward(BertState *state) {
-    const int64_t T = state->max_tokens, B = state->max_sequences, H = state->bert->H, F = state->bert->F;
-    state->dx = floats(state, T, H);
-    state->dsum = floats(state, T, H);
-    state->dcontext = floats(state, T, H);
+    const int64_t T = state->max_tokens, B = state->max_sequences, H = state->bert->H, A = state->bert->A;
+    float **lines[] = {&state->dx[0],          &state->dx[1],          &state->doutput_sum, &state->doutput,
+                       &state->dattention_out, &state->dattention_sum, &state->dattention,  &state->dcontext};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) { *lines[i] = floats(state, T, H); }
     state->dqkv = floats(state, T, 3 * H);
+    state->dup = floats(state, T, state->bert->F);
+    state->dlast = floats(state, B, H);
+    state->dpooled = floats(state, B, H);
     state->dquery = floats(state, B, H);
     state->dcls = floats(state, B, H);
-    state->dup = floats(state, T, F);
-    state->dactivated = floats(state, T, F);
+    state->dattended = floats(state, B, A * H);
+    state->dmixed = floats(state, B, A * H);
 }
 
 static void alloc_batch(BertState *state) {
@@ -67,12 +78,7 @@ static void alloc_batch(BertState *state) {
     state->starts = own(state, B + 1, 1, sizeof *state->starts);
     state->labels = own(state, B, 1, sizeof *state->labels);
     state->sequence_rows = own(state, B, 1, sizeof *state->sequence_rows);
-    state->cls_starts = own(state, B + 1, 1, sizeof *state->cls_starts);
     state->cls_positions = own(state, B, 1, sizeof *state->cls_positions);
-    int32_t *numbers = check_calloc((size_t)B + 1, sizeof *numbers);
-    for (int32_t b = 0; b <= state->max_sequences; b++) { numbers[b] = b; }
-    device_upload(state->device, state->cls_starts, numbers, ((size_t)B + 1) * sizeof *numbers);
-    free(numbers);
 }
 
 BertState *bert_state_open(Device *device, const Bert *bert, int sequences, int tokens, bool training) {
@@ -82,7 +88,7 @@ BertState *bert_state_open(Device *device, const Bert *bert, int sequences, int 
     const int64_t T = tokens, B = sequences, H = bert->H;
     alloc_batch(state);
     state->embedded = floats(state, T, H);
-    state->embedding_mean = floats(state, T, 1);
+    state->embedding_normalized = floats(state, T, H);
     state->embedding_rstd = floats(state, T, 1);
     state->input = floats(state, T, H);
     alloc_layers(state);
@@ -94,6 +100,8 @@ BertState *bert_state_open(Device *device, const Bert *bert, int sequences, int 
     if (training) { alloc_backward(state); }
     return state;
 }
+
+void bert_state_profile(BertState *state, Profile *profile) { state->profile = profile; }
 
 void bert_state_close(BertState *state) {
     if (!state) { return; }

@@ -3,42 +3,48 @@
 #define BERTUNE_BERT_STATE_H
 
 #include "trainer/bert.h"
+#include "trainer/profile.h"
 
-// What backward needs of a layer. M lines: T, but B ([CLS] only) in the last layer behind keys and values.
+// What backward needs of a layer. M lines: T, but B ([CLS] only) in the last layer.
 typedef struct {
-    float *qkv;                                              // (T, 3 H); last layer: keys and values (T, 2 H)
-    float *query;                                            // last layer: (B, H)
-    float *cls;                                              // last layer: the [CLS] lines of its input (B, H)
-    float *context;                                          // (M, H)
-    float *log_sum;                                          // (A, M)
-    float *attention_sum, *attention_mean, *attention_rstd;  // (M, H), (M), (M): the normalisation's input
-    float *attention_out;                                    // (M, H)
-    float *up, *activated;                                   // (M, F)
-    float *output_sum, *output_mean, *output_rstd;           // (M, H), (M), (M)
-    float *out;                                              // (M, H)
+    float *qkv;                                    // (T, 3 H); not in the last layer
+    float *log_sum;                                // (A, T); not in the last layer
+    float *cls, *query;                            // last layer: the [CLS] lines of its input (B, H), their queries
+    ClsAttention attention;                        // last layer
+    float *context;                                // (M, H)
+    float *attention_normalized, *attention_rstd;  // (M, H), (M)
+    float *attention_out;                          // (M, H)
+    float *activated, *derivative;                 // (M, F) the GELU's value and derivative
+    float *output_normalized, *output_rstd;        // (M, H), (M)
+    float *out;                                    // (M, H)
 } LayerState;
 
 struct BertState {
     Device *device;
     const Bert *bert;
+    Profile *profile;  // of training steps; NULL: none
     bool training;
     int max_sequences, max_tokens;
     void **owned;  // all device memory
     int owned_count;
-    // The batch in device memory, as in Batch; cls_starts are 0, 1, ..., B and cls_positions zeros.
+    // The batch in device memory, as in Batch; cls_positions are zeros.
     int B, T;
-    int32_t *ids, *positions, *starts, *labels, *cls_starts, *cls_positions;
+    double squares;  // sum of the squared lengths of the sequences
+    int32_t *ids, *positions, *starts, *labels, *cls_positions;
     uint32_t *rows, *sequence_rows;
     DropoutKey key;
-    float *embedded, *embedding_mean, *embedding_rstd;    // (T, H), (T), (T): the normalisation's input
-    float *input;                                         // (T, H) of the first layer
-    LayerState *layers;                                   // (L)
-    float *pooled, *dropped, *logits, *losses, *dlogits;  // (B, H), (B, H), (B, C), (B), (B, C)
-    // Workspace of backward.
-    float *dx, *dsum, *dcontext;  // (T, H)
-    float *dqkv;                  // (T, 3 H)
-    float *dquery, *dcls;         // (B, H)
-    float *dup, *dactivated;      // (T, F)
+    float *embedded, *embedding_normalized, *embedding_rstd;  // (T, H), (T, H), (T)
+    float *input;                                             // (T, H) of the first layer
+    LayerState *layers;                                       // (L)
+    float *pooled, *dropped, *logits, *losses, *dlogits;      // (B, H), (B, H), (B, C), (B), (B, C)
+    // Workspace of backward: gradients of one layer. dx has two buffers, of the layer's output and of its input.
+    float *dx[2];                                                    // (T, H)
+    float *doutput_sum, *doutput, *dattention_out, *dattention_sum;  // (T, H)
+    float *dattention, *dcontext;                                    // (T, H)
+    float *dqkv;                                                     // (T, 3 H)
+    float *dup;                                                      // (T, F)
+    float *dlast, *dpooled, *dquery, *dcls;                          // (B, H)
+    float *dattended, *dmixed;                                       // (B, A, H)
 };
 
 // The dropouts of the model, for Dropout.site.
@@ -54,16 +60,19 @@ static inline int layer_site(int layer, int site) { return SITE_LAYER + SITES_PE
 static inline Lines token_lines(const BertState *state) { return (Lines){state->rows, state->positions}; }
 static inline Lines cls_lines(const BertState *state) { return (Lines){state->sequence_rows, state->cls_positions}; }
 
-static inline AttentionShape attention_shape(const BertState *state, bool cls_only) {
+static inline Sequences state_sequences(const BertState *state) {
     const Bert *bert = state->bert;
-    return (AttentionShape){.query_starts = cls_only ? state->cls_starts : state->starts,
-                            .key_starts = state->starts,
-                            .rows = state->sequence_rows,
-                            .query_stride = cls_only ? bert->H : 3 * bert->H,
-                            .key_stride = cls_only ? 2 * bert->H : 3 * bert->H,
-                            .B = state->B,
-                            .A = bert->A,
-                            .D = bert->H / bert->A};
+    return (Sequences){state->starts, state->sequence_rows, state->B, bert->A, bert->H / bert->A};
+}
+
+// What the phases of a step must do and move; bytes count every operand once.
+static inline void enter_phase(const BertState *state, Phase phase, double flop, double floats) {
+    profile_enter(state->profile, phase, flop, floats * sizeof(float));
+}
+
+// `passes` products of (M, K) by (K, N): 1 forward, 2 backward.
+static inline void enter_linear(const BertState *state, Phase phase, double passes, double M, double N, double K) {
+    enter_phase(state, phase, passes * 2 * M * N * K, passes * (M * N + N * K + M * K));
 }
 
 #endif

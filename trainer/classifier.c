@@ -49,7 +49,7 @@ static bool open_weights(Classifier *classifier, Error *error) {
         return error_set(error, EX_DATAERR, "%s: not fine-tuned yet: model.safetensors lacks %s; use `bertune train`",
                          classifier->directory, fresh);
     }
-    classifier->device = device_open(omp_get_max_threads());
+    classifier->device = device_open(omp_get_max_threads(), classifier->precision);
     const size_t bytes = bert->layout.total * sizeof(float);
     classifier->parameters = device_alloc(classifier->device, bytes);
     device_upload(classifier->device, classifier->parameters, classifier->weights.parameters, bytes);
@@ -57,8 +57,11 @@ static bool open_weights(Classifier *classifier, Error *error) {
     return true;
 }
 
-bool classifier_open(Classifier *classifier, const char *path, Error *error) {
+bool classifier_open(Classifier *classifier, const char *path, Precision precision, Error *error) {
     memset(classifier, 0, sizeof *classifier);
+    const char *lacks = device_lacks(precision);
+    if (lacks) { return error_set(error, EX_CONFIG, "--precision: %s", lacks); }
+    classifier->precision = precision;
     char vocabulary[PATH_MAX];
     if (!resolve(classifier->directory, sizeof classifier->directory, path, error) ||
         !model_open(&classifier->model, classifier->directory, false, error)) {
@@ -93,6 +96,11 @@ float *classifier_logits(Classifier *classifier, const Reviews *reviews, float *
         return NULL;
     }
     return logits;
+}
+
+bool precision_parse(const char *text, Precision *precision) {
+    *precision = strcmp(text, "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32;
+    return *precision == PRECISION_BF16 || strcmp(text, "fp32") == 0;
 }
 
 int32_t largest_of(const float *values, int count) {

@@ -13,19 +13,23 @@ typedef struct {
     int max_length;  // tokens of a text: model_max_length of tokenizer_config.json, else max_position_embeddings
     Bert bert;
     Weights weights;
+    Precision precision;
     Device *device;
     float *parameters;  // device memory
     Inference inference;
 } Classifier;
 
 // path: a Hugging Face directory, or a run directory (its final/, else its newest valid checkpoint). Close with
-// classifier_close also after a failure.
-bool classifier_open(Classifier *classifier, const char *path, Error *error);
+// classifier_close also after a failure. EX_CONFIG where this machine lacks the precision.
+bool classifier_open(Classifier *classifier, const char *path, Precision precision, Error *error);
 void classifier_close(Classifier *classifier);
 
 // Logits (rows, C) of reviews into a new array, and their losses unless that is NULL; release with free. NULL with
 // EX_DATAERR when the model computes something that is not a number.
 float *classifier_logits(Classifier *classifier, const Reviews *reviews, float *losses, Error *error);
+
+// The value of an option --precision: fp32 or bf16; false: another text.
+bool precision_parse(const char *text, Precision *precision);
 
 // The softmax of logits (classes) in place.
 void softmax(float *logits, int classes);

@@ -1,5 +1,4 @@
 // `bertune info` and `bertune --version`: what this build and machine can do, one `name: value` a line.
-#include <dnnl.h>
 #include <hdf5.h>
 #include <jansson.h>
 #include <mpi.h>
@@ -8,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "kernels/kernels.h"
 #include "trainer/commands.h"
 
 static void print_libraries(void) {
@@ -17,19 +17,9 @@ static void print_libraries(void) {
     MPI_Get_library_version(mpi, &length);
     mpi[strcspn(mpi, ",\n")] = 0;
     H5get_libversion(&major, &minor, &release);
-    const dnnl_version_t *onednn = dnnl_version();
     printf("mpi: %s\n", mpi);
     printf("hdf5: %u.%u.%u, parallel\n", major, minor, release);
-    printf("onednn: %d.%d.%d\n", onednn->major, onednn->minor, onednn->patch);
     printf("jansson: %s\n", JANSSON_VERSION);
-}
-
-static const char *instruction_set(void) {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")) { return "AVX-512"; }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) { return "AVX2"; }
-#endif
-    return "baseline";
 }
 
 static void print_info(void) {
@@ -38,7 +28,8 @@ static void print_info(void) {
     print_libraries();
     char host[64] = "";
     gethostname(host, sizeof host - 1);
-    printf("host: %s\nprocessors: %d\ninstruction set: %s\n", host, omp_get_num_procs(), instruction_set());
+    printf("host: %s\nprocessors: %d\ninstruction set: %s\nbf16: %s\n", host, omp_get_num_procs(),
+           device_instructions(), device_lacks(PRECISION_BF16) ? "no" : "yes");
 }
 
 int command_info(int argc, char **argv) {

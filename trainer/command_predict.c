@@ -16,20 +16,20 @@ static const char usage[] =
     "  --csv FILE          texts of a CSV file\n"
     "  --text-column NAME  its column [review]\n"
     "  --format FORMAT     text | json (an object a line) | csv [text]\n"
+    "  --precision P       fp32 | bf16: inputs of matrix products rounded, faster [fp32]\n"
     "  --help, --version\n";
 
 typedef struct {
     const char *model, *csv, *text_column, *format;
     char **texts;  // of the command line
     int text_count;
+    Precision precision;
 } Options;
 
 static const struct option long_options[] = {
-    {"csv", required_argument, NULL, 'c'},
-    {"text-column", required_argument, NULL, 't'},
-    {"format", required_argument, NULL, 'f'},
-    {"help", no_argument, NULL, 'h'},
-    {0},
+    {"csv", required_argument, NULL, 'c'},    {"text-column", required_argument, NULL, 't'},
+    {"format", required_argument, NULL, 'f'}, {"precision", required_argument, NULL, 'p'},
+    {"help", no_argument, NULL, 'h'},         {0},
 };
 
 static void print_text(const char *text, const float *probabilities, const ModelConfig *config) {
@@ -151,7 +151,7 @@ static bool predict_lines(Classifier *classifier, const Options *options, Error 
 static bool predict(const Options *options, Error *error) {
     Classifier classifier = {0};
     const bool ok =
-        classifier_open(&classifier, options->model, error) &&
+        classifier_open(&classifier, options->model, options->precision, error) &&
         (options->csv ? predict_csv(&classifier, options, error) : predict_lines(&classifier, options, error));
     classifier_close(&classifier);
     return ok;
@@ -170,6 +170,11 @@ int command_predict(int argc, char **argv) {
                 break;
             case 'f':
                 options.format = optarg;
+                break;
+            case 'p':
+                if (!precision_parse(optarg, &options.precision)) {
+                    return usage_error("predict", "--precision: expected fp32 or bf16, found `%s`", optarg);
+                }
                 break;
             case 'h':
                 fputs(usage, stdout);

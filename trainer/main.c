@@ -21,6 +21,7 @@ static const struct {
     {"evaluate", command_evaluate, "loss, accuracy, F1 and confusion matrix of a model on a data set"},
     {"predict", command_predict, "label texts"},
     {"tokenize", command_tokenize, "token ids of lines of text"},
+    {"bench", command_bench, "time the phases of training steps"},
     {"info", command_info, "what this build and machine can do"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

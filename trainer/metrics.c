@@ -89,6 +89,12 @@ void metrics_confusion(Metrics *metrics, const Scores *scores) {
     scores_print_confusion(scores, metrics->file);
 }
 
+void metrics_json(Metrics *metrics, const char *key, json_t *value) {
+    fprintf(metrics->file, ", \"%s\": ", key);
+    json_dumpf(value, metrics->file, JSON_REAL_PRECISION(9) | JSON_ENCODE_ANY);
+    json_decref(value);
+}
+
 void metrics_end(Metrics *metrics) {
     fputs("}\n", metrics->file);
     if (fflush(metrics->file) != 0) { die(EX_IOERR, "%s: cannot write: %s", metrics->path, strerror(errno)); }

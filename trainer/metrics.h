@@ -2,6 +2,7 @@
 #ifndef BERTUNE_METRICS_H
 #define BERTUNE_METRICS_H
 
+#include <jansson.h>
 #include <stdio.h>
 
 #include "kernels/check.h"
@@ -24,6 +25,8 @@ void metrics_text(Metrics *metrics, const char *key, const char *value);
 // A number that is not finite becomes null, and "<key>_not_finite": true follows.
 void metrics_real(Metrics *metrics, const char *key, double value);
 void metrics_confusion(Metrics *metrics, const Scores *scores);
+// Takes over the value.
+void metrics_json(Metrics *metrics, const char *key, json_t *value);
 void metrics_end(Metrics *metrics);
 
 #endif

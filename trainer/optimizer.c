@@ -16,18 +16,42 @@ AdamW optimizer_factors(const Config *config, double rate, int64_t step, double 
                    .epsilon = (float)config->adam_epsilon};
 }
 
-// One call for each run of neighbouring tensors with the same decay; with the scope `all` that is the whole buffer.
-void optimizer_update(Device *device, float *parameters, float *first_moment, float *second_moment,
-                      const float *gradient, const Layout *layout, int64_t scope, AdamW adamw) {
-    const bool everything = scope == DECAY_ALL;
-    AdamW plain = adamw;
-    plain.decay = 1.0f;
+typedef struct {
+    Device *device;
+    OptimizerBuffers buffers;
+    const Layout *layout;
+    const Slice *slices;
+    int count;
+    bool everything;  // is decayed
+    AdamW decayed, plain;
+} Update;
+
+static void update_slice(const Update *u, Slice slice, bool decay) {
+    const OptimizerBuffers *b = &u->buffers;
+    adamw_update(u->device, b->parameters + slice.begin, b->first_moment + slice.begin, b->second_moment + slice.begin,
+                 b->gradient + slice.begin, decay ? u->decayed : u->plain, slice.end - slice.begin);
+}
+
+// One call for each run of neighbouring tensors with the same decay; with the scope `all` that is the whole slice.
+static void update(void *context) {
+    const Update *u = context;
+    const Layout *layout = u->layout;
     for (int i = 0; i < layout->count;) {
-        const bool decay = everything || layout->tensors[i].decay;
+        const bool decay = u->everything || layout->tensors[i].decay;
         const size_t begin = layout->tensors[i].offset;
-        while (i < layout->count && (everything || layout->tensors[i].decay) == decay) { i++; }
+        while (i < layout->count && (u->everything || layout->tensors[i].decay) == decay) { i++; }
         const size_t end = i < layout->count ? layout->tensors[i].offset : layout->total;
-        adamw_update(device, parameters + begin, first_moment + begin, second_moment + begin, gradient + begin,
-                     decay ? adamw : plain, end - begin);
+        for (int s = 0; s < u->count; s++) {
+            const Slice slice = {u->slices[s].begin > begin ? u->slices[s].begin : begin,
+                                 u->slices[s].end < end ? u->slices[s].end : end};
+            if (slice.begin < slice.end) { update_slice(u, slice, decay); }
+        }
     }
+}
+
+void optimizer_update(Device *device, OptimizerBuffers buffers, const Layout *layout, const Slice *slices, int count,
+                      int64_t scope, AdamW adamw) {
+    Update context = {device, buffers, layout, slices, count, scope == DECAY_ALL, adamw, adamw};
+    context.plain.decay = 1.0f;
+    device_run(device, update, &context);
 }

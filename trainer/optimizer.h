@@ -2,7 +2,7 @@
 #ifndef BERTUNE_OPTIMIZER_H
 #define BERTUNE_OPTIMIZER_H
 
-#include "kernels/kernels.h"
+#include "comm/reduce.h"
 #include "trainer/config.h"
 #include "trainer/layout.h"
 
@@ -10,9 +10,15 @@
 // torch.nn.utils.clip_grad_norm_.
 AdamW optimizer_factors(const Config *config, double rate, int64_t step, double gradient_norm);
 
-// Updates parameters and moments, buffers of the layout in device memory. Tensors outside of the scope (DecayScope)
-// are updated without decay.
-void optimizer_update(Device *device, float *parameters, float *first_moment, float *second_moment,
-                      const float *gradient, const Layout *layout, int64_t scope, AdamW adamw);
+// Buffers of the layout in device memory.
+typedef struct {
+    float *parameters, *first_moment, *second_moment;
+    const float *gradient;
+} OptimizerBuffers;
+
+// Updates parameters and moments in the given slices of the buffers. Tensors outside of the scope (DecayScope) are
+// updated without decay.
+void optimizer_update(Device *device, OptimizerBuffers buffers, const Layout *layout, const Slice *slices, int count,
+                      int64_t scope, AdamW adamw);
 
 #endif

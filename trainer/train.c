@@ -48,6 +48,15 @@ static bool run_epoch(Trainer *trainer, int64_t epoch, bool *stopped, int64_t *s
     return !due || trainer_save(trainer, error);
 }
 
+// Rank 0 only.
+static void report_profile(Trainer *trainer) {
+    progress_clear(&trainer->bar);
+    profile_print(trainer->profile, stderr);
+    metrics_begin(&trainer->metrics, "profile");
+    metrics_json(&trainer->metrics, "profile", profile_json(trainer->profile));
+    metrics_end(&trainer->metrics);
+}
+
 static bool run(Trainer *trainer, bool *stopped, Error *error) {
     int64_t samples = 0;
     if (trainer->comm.rank == 0) { progress_start(&trainer->bar, "train", "reviews", trainer->progress.step); }
@@ -56,6 +65,7 @@ static bool run(Trainer *trainer, bool *stopped, Error *error) {
         if (!run_epoch(trainer, epoch, stopped, &samples, error)) { return false; }
     }
     *stopped = *stopped && trainer->progress.step < trainer->last_step;
+    if (trainer->profile && trainer->comm.rank == 0) { report_profile(trainer); }
     return *stopped || trainer_finish(trainer, error);
 }
 
@@ -89,7 +99,7 @@ int command_train(int argc, char **argv) {
     Trainer trainer;
     Error error;
     bool stopped = false;
-    bool ok = trainer_open(&trainer, argv[1], argv + 2, argc - 2, &error);
+    bool ok = trainer_open(&trainer, TRAINER_RUN, argv[1], argv + 2, argc - 2, &error);
     ok = ok && (trainer.finished || run(&trainer, &stopped, &error));
     const int rank = trainer.comm.rank;  // 0 also when MPI was not started
     // Before the ranks part: mpirun ends all of them as soon as one has left with an exit code other than 0.

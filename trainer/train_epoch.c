@@ -17,7 +17,9 @@ void trainer_begin_epoch(Trainer *trainer, int64_t epoch) {
     batch_free(&trainer->batch);
     trainer->state =
         bert_state_open(trainer->device, &trainer->bert, trainer->state_sequences, trainer->state_tokens, true);
+    bert_state_profile(trainer->state, trainer->profile);
     batch_alloc(&trainer->batch, trainer->state_sequences, trainer->state_tokens);
+    trainer->losses = check_realloc(trainer->losses, (size_t)trainer->state_sequences, sizeof *trainer->losses);
 }
 
 // Losses and predictions of the validation rows, on rank 0 (root) or on all ranks (all).

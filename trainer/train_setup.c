@@ -15,13 +15,9 @@ static bool check_support(const Config *config, Error *error) {
         return error_set(error, EX_UNAVAILABLE,
                          "run.device: cuda: this bertune was built without the CUDA backend; use cpu or auto");
     }
-    if (config->precision != PRECISION_FP32) {
-        return error_set(error, EX_CONFIG, "train.precision: only fp32 is available on the CPU in this version");
-    }
     if (config->determinism == DETERMINISM_ELASTIC) {
         return error_set(error, EX_CONFIG, "train.determinism: elastic is not available in this version; use run");
     }
-    if (config->profile) { return error_set(error, EX_CONFIG, "run.profile: not available in this version"); }
     return true;
 }
 
@@ -32,7 +28,9 @@ static bool share_config(Trainer *trainer, const char *path, char *const *overri
     }
     if (!comm_agree(&trainer->comm, ok, error)) { return false; }
     comm_broadcast(&trainer->comm, &trainer->config, sizeof trainer->config);
-    return true;
+    const char *lacks = device_lacks((Precision)trainer->config.precision);
+    ok = !lacks || error_set(error, EX_CONFIG, "train.precision: %s (host %s)", lacks, trainer->comm.host);
+    return comm_agree(&trainer->comm, ok, error);
 }
 
 // Every rank opens the file with the others; rank 0 has verified its bytes first.
@@ -121,7 +119,10 @@ static bool tokens_active(const Trainer *trainer, const Reviews *reviews, Error 
 
 // Rank 0 only.
 static bool check_unused(const Trainer *trainer, Error *error) {
-    if (strcmp(trainer->config.resume, "never") != 0 || !run_directory_in_use(&trainer->run)) { return true; }
+    if (trainer->use == TRAINER_BENCH || strcmp(trainer->config.resume, "never") != 0 ||
+        !run_directory_in_use(&trainer->run)) {
+        return true;
+    }
     return error_set(error, EX_CANTCREAT, "%s: holds a run already and run.resume is `never`", trainer->run.path);
 }
 
@@ -129,7 +130,7 @@ static bool check_unused(const Trainer *trainer, Error *error) {
 static bool choose_checkpoint(const Trainer *trainer, char *path, size_t size, Error *error) {
     const char *resume = trainer->config.resume;
     path[0] = 0;
-    if (strcmp(resume, "never") == 0) { return true; }
+    if (trainer->use == TRAINER_BENCH || strcmp(resume, "never") == 0) { return true; }
     if (strcmp(resume, "auto") != 0) {
         snprintf(path, size, "%s", resume);
         return checkpoint_verify(path, error);
@@ -186,11 +187,20 @@ static bool load_weights(Trainer *trainer, float *moments, Error *error) {
     return true;
 }
 
-static float *to_device(Trainer *trainer, const float *host) {
-    const size_t bytes = trainer->bert.layout.total * sizeof(float);
-    float *memory = device_alloc(trainer->device, bytes);
-    device_upload(trainer->device, memory, host, bytes);
-    return memory;
+// Moves the run's weights and moments, of which rank 0 has the values, into the reducer's replicas.
+static void fill_replicas(Trainer *trainer, float *moments) {
+    const Comm *comm = &trainer->comm;
+    const size_t total = trainer->bert.layout.total;
+    float *parameters = comm->rank == 0 ? trainer->weights.parameters : check_calloc(total, sizeof *parameters);
+    comm_broadcast(comm, parameters, total * sizeof *parameters);
+    comm_broadcast(comm, moments, 2 * total * sizeof *moments);
+    reducer_fill(trainer->reducer, REPLICA_PARAMETERS, parameters);
+    reducer_fill(trainer->reducer, REPLICA_FIRST_MOMENT, moments);
+    reducer_fill(trainer->reducer, REPLICA_SECOND_MOMENT, moments + total);
+    trainer->parameters = reducer_replica(trainer->reducer, REPLICA_PARAMETERS);
+    trainer->first_moment = reducer_replica(trainer->reducer, REPLICA_FIRST_MOMENT);
+    trainer->second_moment = reducer_replica(trainer->reducer, REPLICA_SECOND_MOMENT);
+    if (comm->rank != 0) { free(parameters); }
 }
 
 static bool share_weights(Trainer *trainer, Error *error) {
@@ -209,14 +219,9 @@ static bool share_weights(Trainer *trainer, Error *error) {
     bool ok = comm->rank != 0 || load_weights(trainer, moments, error);
     ok = comm_agree(comm, ok, error);
     if (ok) {
-        float *parameters = comm->rank == 0 ? trainer->weights.parameters : check_calloc(total, sizeof *parameters);
         comm_broadcast(comm, &trainer->progress, sizeof trainer->progress);
-        comm_broadcast(comm, parameters, total * sizeof *parameters);
-        comm_broadcast(comm, moments, 2 * total * sizeof *moments);
-        trainer->parameters = to_device(trainer, parameters);
-        trainer->first_moment = to_device(trainer, moments);
-        trainer->second_moment = to_device(trainer, moments + total);
-        if (comm->rank != 0) { free(parameters); }
+        trainer->reducer = reducer_open(comm, trainer->device, total, REPLICAS);
+        fill_replicas(trainer, moments);
     }
     free(moments);
     return ok;
@@ -275,20 +280,27 @@ static void plan(Trainer *trainer) {
     trainer->total_steps = trainer->batches.steps * config->num_train_epochs;
     trainer->last_step = trainer->total_steps;
     if (config->max_steps && config->max_steps < trainer->last_step) { trainer->last_step = config->max_steps; }
-    int finished = trainer->progress.step >= trainer->last_step && access(trainer->run.final, F_OK) == 0;
+    int finished = trainer->use == TRAINER_RUN && trainer->progress.step >= trainer->last_step &&
+                   access(trainer->run.final, F_OK) == 0;
     comm_broadcast(comm, &finished, sizeof finished);
     trainer->finished = finished;
 }
 
-bool trainer_open(Trainer *trainer, const char *config_path, char *const *overrides, int count, Error *error) {
+bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, char *const *overrides, int count,
+                  Error *error) {
     memset(trainer, 0, sizeof *trainer);
+    trainer->use = use;
     trainer->run.lock = -1;
     trainer->started = seconds_now();
     Comm *comm = &trainer->comm;
     if (!comm_init(comm, error) || !share_config(trainer, config_path, overrides, count, error)) { return false; }
     stop_watch(trainer->config.max_time);
     run_directory_init(&trainer->run, trainer->config.run_dir);
-    trainer->device = device_open(comm_threads(comm));
+    trainer->device = device_open(comm_threads(comm), (Precision)trainer->config.precision);
+    if (trainer->config.profile || use == TRAINER_BENCH) {
+        trainer->profile = check_calloc(1, sizeof *trainer->profile);
+        profile_start(trainer->profile, trainer->device);
+    }
     if (!open_data(trainer, error) || !open_model(trainer, error)) { return false; }
     lay_out(trainer);
     bool ok = tokens_active(trainer, &trainer->train.reviews, error) &&
@@ -297,12 +309,12 @@ bool trainer_open(Trainer *trainer, const char *config_path, char *const *overri
     if (!comm_agree(comm, ok, error) || !share_weights(trainer, error)) { return false; }
     plan(trainer);
     if (trainer->finished) { return true; }
+    if (use == TRAINER_BENCH) { return true; }
     if (!comm_agree(comm, comm->rank != 0 || open_reports(trainer, error), error)) { return false; }
     trainer->log = run_log_open(&trainer->run, comm->rank);
     run_log(trainer->log, "rank %d of %d, host %s, pid %ld, %d threads, read training rows %lld to %lld", comm->rank,
             comm->size, comm->host, (long)getpid(), device_threads(trainer->device), (long long)trainer->train.first,
             (long long)(trainer->train.first + trainer->train.count));
-    trainer->reducer = reducer_open(comm, trainer->device, trainer->bert.layout.total);
     inference_open(&trainer->inference, trainer->device, &trainer->bert, trainer->dataset.info.max_length);
     if (comm->rank == 0) { report_start(trainer); }
     return true;
@@ -315,11 +327,10 @@ void trainer_close(Trainer *trainer) {
     if (trainer->device) {
         inference_close(&trainer->inference);
         bert_state_close(trainer->state);
-        device_free(trainer->device, trainer->parameters);
-        device_free(trainer->device, trainer->first_moment);
-        device_free(trainer->device, trainer->second_moment);
     }
     batch_free(&trainer->batch);
+    free(trainer->losses);
+    free(trainer->profile);
     batches_free(&trainer->batches);
     reducer_close(trainer->reducer);
     device_close(trainer->device);

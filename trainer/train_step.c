@@ -8,23 +8,30 @@
 #include "trainer/stop.h"
 #include "trainer/trainer.h"
 
-// Adds the gradient of this rank's rows; the loss is divided by the rows of all ranks, so that gradients are summed.
+static void gradient_ready(void *reducer, size_t begin) { reducer_ready(reducer, begin); }
+
+// The gradient of this rank's rows, and their loss, in one or several micro-batches; the loss is divided by the rows of
+// all ranks, so that gradients are summed.
 static double accumulate(Trainer *trainer, int64_t step, int samples) {
     const DropoutKey key = {(uint64_t)trainer->config.seed, (uint32_t)trainer->progress.step};
-    float *gradient = reducer_gradient(trainer->reducer), *losses = check_calloc((size_t)samples, sizeof *losses);
+    float *gradient = reducer_gradient(trainer->reducer);
     double loss = 0.0;
-    device_zero(trainer->device, gradient, trainer->bert.layout.total * sizeof(float));
+    bool any = false;
     batches_deal(&trainer->batches, step);
     for (int micro = 0; micro < trainer->batches.micro_batches; micro++) {
         int count;
         const int64_t *rows = batches_micro(&trainer->batches, step, micro, &count);
         if (count == 0) { continue; }
+        const bool last = micro == trainer->batches.micro_batches - 1;
+        profile_enter(trainer->profile, PHASE_BATCH, 0, 0);
         batch_fill(&trainer->batch, &trainer->train.reviews, trainer->word_row, rows, count);
-        bert_forward(trainer->state, trainer->parameters, &trainer->batch, key, NULL, losses);
-        for (int i = 0; i < count; i++) { loss += losses[i]; }
-        bert_backward(trainer->state, gradient, trainer->parameters, 1.0f / (float)samples);
+        bert_forward(trainer->state, trainer->parameters, &trainer->batch, key, NULL, trainer->losses);
+        for (int i = 0; i < count; i++) { loss += trainer->losses[i]; }
+        bert_backward(trainer->state, gradient, trainer->parameters, 1.0f / (float)samples, any,
+                      last ? gradient_ready : NULL, trainer->reducer);
+        any = true;
     }
-    free(losses);
+    if (!any) { device_zero(trainer->device, gradient, trainer->bert.layout.total * sizeof *gradient); }
     return loss;
 }
 
@@ -48,6 +55,37 @@ static int64_t batch_tokens(const Reviews *reviews, const int64_t *rows, int cou
     return tokens;
 }
 
+// Sums the gradient over the ranks; gives this rank's part of the sum of its squares.
+static double sum_gradient(Trainer *trainer) {
+    const size_t bytes = trainer->bert.layout.total * sizeof(float), ranks = (size_t)trainer->comm.local_size;
+    profile_enter(trainer->profile, PHASE_REDUCTION, 0,
+                  (double)bytes * (double)(ranks > 1 ? ranks + 2 : 1) / (double)ranks);
+    reducer_sum(trainer->reducer);
+    int count;
+    const Slice *slices = reducer_slices(trainer->reducer, &count);
+    const float *gradient = reducer_summed(trainer->reducer);
+    double squares = 0.0;
+    // The other nodes hold the same sums.
+    for (int i = 0; trainer->comm.node == 0 && i < count; i++) {
+        squares += square_sum(trainer->device, gradient + slices[i].begin, slices[i].end - slices[i].begin);
+    }
+    return squares;
+}
+
+static void update(Trainer *trainer, AdamW adamw) {
+    const size_t bytes = trainer->bert.layout.total * sizeof(float);
+    const OptimizerBuffers buffers = {trainer->parameters, trainer->first_moment, trainer->second_moment,
+                                      reducer_summed(trainer->reducer)};
+    int count;
+    const Slice *slices = reducer_slices(trainer->reducer, &count);
+    profile_enter(trainer->profile, PHASE_ADAMW, 0, 7.0 * (double)bytes / trainer->comm.local_size);
+    optimizer_update(trainer->device, buffers, &trainer->bert.layout, slices, count, trainer->config.weight_decay_scope,
+                     adamw);
+    reducer_publish(trainer->reducer);
+    profile_leave(trainer->profile);
+    if (trainer->profile) { trainer->profile->steps++; }
+}
+
 bool trainer_step(Trainer *trainer, StepResult *result, Error *error) {
     const double begin = seconds_now();
     const Config *config = &trainer->config;
@@ -56,13 +94,12 @@ bool trainer_step(Trainer *trainer, StepResult *result, Error *error) {
     int samples;
     batches_global(&trainer->batches, step, &rows, &samples);
 
-    double sums[2] = {accumulate(trainer, step, samples), stop_requested()};
-    reducer_sum(trainer->reducer);
-    comm_sum(&trainer->comm, sums, 2);
-    const double squares = square_sum(trainer->device, reducer_gradient(trainer->reducer), trainer->bert.layout.total);
+    double sums[3] = {accumulate(trainer, step, samples), stop_requested()};
+    sums[2] = sum_gradient(trainer);
+    comm_sum(&trainer->comm, sums, 3);
     *result = (StepResult){.loss = sums[0] / samples,
                            .learning_rate = schedule_rate(config, trainer->progress.step, trainer->total_steps),
-                           .gradient_norm = sqrt(squares),
+                           .gradient_norm = sqrt(sums[2]),
                            .tokens = batch_tokens(&trainer->train.reviews, rows, samples),
                            .samples = samples,
                            .stop = sums[1] > 0};
@@ -71,8 +108,7 @@ bool trainer_step(Trainer *trainer, StepResult *result, Error *error) {
     }
     const AdamW adamw =
         optimizer_factors(config, result->learning_rate, trainer->progress.step + 1, result->gradient_norm);
-    optimizer_update(trainer->device, trainer->parameters, trainer->first_moment, trainer->second_moment,
-                     reducer_gradient(trainer->reducer), &trainer->bert.layout, config->weight_decay_scope, adamw);
+    update(trainer, adamw);
     if (trainer->comm.rank == 0) {
         if (trainer->decay_count == sizeof trainer->decays / sizeof trainer->decays[0]) {
             trainer_decay_tables(trainer);

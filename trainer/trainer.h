@@ -13,7 +13,15 @@
 #include "trainer/run_directory.h"
 #include "trainer/shards.h"
 
+enum { REPLICA_PARAMETERS, REPLICA_FIRST_MOMENT, REPLICA_SECOND_MOMENT, REPLICAS };
+
+typedef enum {
+    TRAINER_RUN,
+    TRAINER_BENCH  // from the model's weights, without a run directory and what lies in it, always with a profile
+} TrainerUse;
+
 typedef struct {
+    TrainerUse use;
     Comm comm;
     Config config;
     RunDirectory run;
@@ -27,12 +35,13 @@ typedef struct {
     int32_t *word_row;  // (vocab_size) row of the word table of each vocabulary id, -1: not in the data set
     Bert bert;
     Weights weights;                                   // rank 0 with the full tables
+    Reducer *reducer;                                  // owns the gradient and these
     float *parameters, *first_moment, *second_moment;  // device memory, layout.total each
-    Reducer *reducer;                                  // owns the gradient
     Batches batches;
     BertState *state;  // of training, for the largest batch of the epochs seen
     int state_sequences, state_tokens;
     Batch batch;
+    float *losses;  // (state_sequences)
     Inference inference;
     Progress progress;
     int64_t last_step;    // the run ends after it
@@ -40,6 +49,7 @@ typedef struct {
     float decays[1024];   // rank 0: factors of the steps since the full tables were last decayed
     int64_t decay_count;
     double started, seconds_train;
+    Profile *profile;             // NULL: the phases of steps are not timed
     char resumed_from[RUN_PATH];  // rank 0
     bool finished;                // nothing to do: the run was complete
 } Trainer;
@@ -51,7 +61,8 @@ typedef struct {
 } StepResult;
 
 // Collective. Reads the configuration and opens everything. False on all ranks, with the error, when a user erred.
-bool trainer_open(Trainer *trainer, const char *config_path, char *const *overrides, int count, Error *error);
+bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, char *const *overrides, int count,
+                  Error *error);
 void trainer_close(Trainer *trainer);
 
 // Collective. Makes room for the largest batch of an epoch (0-based).

@@ -25,5 +25,6 @@ static MULTIVERSION void update_range(float *restrict weight, float *restrict fi
 
 void adamw_update(Device *device, float *weight, float *first_moment, float *second_moment, const float *gradient,
                   AdamW adamw, size_t count) {
-    FOR_RANGES(device, count, 64) update_range(weight, first_moment, second_moment, gradient, adamw, range);
+    (void)device;
+    update_range(weight, first_moment, second_moment, gradient, adamw, own_share(count, 64));
 }

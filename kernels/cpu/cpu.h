@@ -1,17 +1,33 @@
-// What the files of the CPU backend share: the device, run-time choice of the instruction set, splitting work.
+// What the files of the CPU backend share: the device, its workers, run-time choice of the instruction set.
+// Workers are the threads of an OpenMP region that device_run opens.
 #ifndef BERTUNE_CPU_H
 #define BERTUNE_CPU_H
 
+#include "kernels/cpu/product.h"
 #include "kernels/kernels.h"
+
+// Two scratch buffers a worker, so that an operation can hold one while a product inside it uses the other.
+typedef enum { SCRATCH_OPERATION, SCRATCH_PRODUCT, SCRATCHES } ScratchUse;
+
+typedef struct {
+    float *memory;    // 64-byte aligned
+    size_t capacity;  // floats
+} Scratch;
 
 struct Device {
     int threads;
-    float **scratch;           // per thread, 64-byte aligned
-    size_t *scratch_capacity;  // floats
+    const MicroKernels *fp32;     // for what is computed in fp32 whatever the precision
+    const MicroKernels *kernels;  // for the layers' products
+    Scratch (*scratch)[SCRATCHES];
+    double *sums;  // of square_sum's blocks
+    size_t sums_capacity;
 };
 
-// At least count floats for the calling thread of a parallel region; what they held before is lost.
-float *device_scratch(Device *device, size_t count);
+// At least count floats for the calling worker; what they held before is lost.
+float *device_scratch(Device *device, ScratchUse use, size_t count);
+
+// product_compute with the calling worker's scratch.
+void device_product(Device *device, const MicroKernels *kernels, Product product);
 
 // Compiles a function for AVX-512, AVX2 and the baseline and picks at run time. Only for leaf functions without OpenMP
 // constructs but `omp simd`: an outlined parallel region would be compiled for the baseline alone.
@@ -22,23 +38,11 @@ float *device_scratch(Device *device, size_t count);
 #define MULTIVERSION
 #endif
 
-// The part of count items, in whole multiples of grain, that belongs to one of `parts` workers.
 typedef struct {
     size_t begin, end;
 } Range;
 
-static inline Range range_of(size_t count, size_t grain, int part, int parts) {
-    size_t blocks = (count + grain - 1) / grain;
-    size_t begin = blocks * (size_t)part / (size_t)parts * grain;
-    size_t end = blocks * (size_t)(part + 1) / (size_t)parts * grain;
-    return (Range){begin < count ? begin : count, end < count ? end : count};
-}
-
-// Runs the statement that follows once per worker, with `range` bound to the worker's part of count.
-#define FOR_RANGES(device, count, grain)                                                                             \
-    _Pragma("omp parallel for schedule(static) num_threads((device)->threads)") for (                                \
-        int worker = 0; worker < (device)->threads;                                                                  \
-        worker++) for (Range range = range_of((count), (grain), worker, (device)->threads); range.begin < range.end; \
-                       range.begin = range.end)
+// The calling worker's part of count items, in whole multiples of grain.
+Range own_share(size_t count, size_t grain);
 
 #endif

@@ -7,28 +7,32 @@
 void gather_lines(Device *device, float *out, const float *in, const int32_t *lines, int M, int N) {
     (void)device;
     const size_t width = (size_t)N;
-    for (size_t i = 0; i < (size_t)M; i++) {
+    const Range range = own_share((size_t)M, 1);
+    for (size_t i = range.begin; i < range.end; i++) {
         memcpy(out + i * width, in + (size_t)lines[i] * width, width * sizeof(float));
     }
+}
+
+static MULTIVERSION void add_range(float *restrict out, const float *restrict in, Range range) {
+#pragma omp simd
+    for (size_t i = range.begin; i < range.end; i++) { out[i] += in[i]; }
 }
 
 void scatter_add_lines(Device *device, float *out, const float *in, const int32_t *lines, int M, int N) {
     (void)device;
     const size_t width = (size_t)N;
-    for (size_t i = 0; i < (size_t)M; i++) {
-        for (size_t j = 0; j < width; j++) { out[(size_t)lines[i] * width + j] += in[i * width + j]; }
+    const Range range = own_share((size_t)M, 1);
+    for (size_t i = range.begin; i < range.end; i++) {
+        add_range(out + (size_t)lines[i] * width, in + i * width, (Range){0, width});
     }
 }
 
-static MULTIVERSION void add_range(float *restrict out, const float *restrict in, Range range) {
-    for (size_t i = range.begin; i < range.end; i++) { out[i] += in[i]; }
-}
-
 void add(Device *device, float *out, const float *in, size_t count) {
-    FOR_RANGES(device, count, 64) add_range(out, in, range);
+    (void)device;
+    add_range(out, in, own_share(count, 64));
 }
 
-enum { BLOCK = 8192 };  // of elements, summed in one order whatever the number of threads
+enum { BLOCK = 8192 };  // of elements, summed in one order whatever the number of workers
 
 static MULTIVERSION double block_square_sum(const float *in, size_t count) {
     double sum = 0.0;
@@ -37,15 +41,30 @@ static MULTIVERSION double block_square_sum(const float *in, size_t count) {
     return sum;
 }
 
+typedef struct {
+    const float *in;
+    double *sums;
+    size_t count, blocks;
+} Squares;
+
+static void sum_blocks(void *context) {
+    const Squares *squares = context;
+    const Range range = own_share(squares->blocks, 1);
+    for (size_t b = range.begin; b < range.end; b++) {
+        const size_t left = squares->count - b * BLOCK;
+        squares->sums[b] = block_square_sum(squares->in + b * BLOCK, left < BLOCK ? left : BLOCK);
+    }
+}
+
 double square_sum(Device *device, const float *in, size_t count) {
     const size_t blocks = (count + BLOCK - 1) / BLOCK;
-    double *sums = check_calloc(blocks, sizeof *sums);
-    FOR_RANGES(device, blocks, 1) for (size_t b = range.begin; b < range.end; b++) {
-        const size_t left = count - b * BLOCK;
-        sums[b] = block_square_sum(in + b * BLOCK, left < BLOCK ? left : BLOCK);
+    if (blocks > device->sums_capacity) {
+        device->sums = check_realloc(device->sums, blocks, sizeof *device->sums);
+        device->sums_capacity = blocks;
     }
+    Squares squares = {in, device->sums, count, blocks};
+    device_run(device, sum_blocks, &squares);
     double sum = 0.0;
-    for (size_t b = 0; b < blocks; b++) { sum += sums[b]; }
-    free(sums);
+    for (size_t b = 0; b < blocks; b++) { sum += device->sums[b]; }
     return sum;
 }

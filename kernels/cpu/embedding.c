@@ -1,5 +1,5 @@
 // Word, position and type embeddings. Backward gives each worker a slice of columns and lets it walk all tokens in
-// order: no atomics, and the same sums for any number of threads.
+// order: no atomics, and the same sums for any number of workers.
 #include "kernels/cpu/cpu.h"
 
 static MULTIVERSION void embed_lines(float *out, const float *word, const float *position, const float *type,
@@ -13,7 +13,8 @@ static MULTIVERSION void embed_lines(float *out, const float *word, const float 
 
 void embedding_forward(Device *device, float *out, const float *word, const float *position, const float *type,
                        const int32_t *ids, const int32_t *positions, int T, int H) {
-    FOR_RANGES(device, (size_t)T, 1) embed_lines(out, word, position, type, ids, positions, range, (size_t)H);
+    (void)device;
+    embed_lines(out, word, position, type, ids, positions, own_share((size_t)T, 1), (size_t)H);
 }
 
 static MULTIVERSION void scatter_columns(float *dword, float *dposition, float *dtype, const float *dout,
@@ -35,6 +36,7 @@ static MULTIVERSION void scatter_columns(float *dword, float *dposition, float *
 
 void embedding_backward(Device *device, float *dword, float *dposition, float *dtype, const float *dout,
                         const int32_t *ids, const int32_t *positions, int padding, int T, int H) {
-    FOR_RANGES(device, (size_t)H, 16)
-    scatter_columns(dword, dposition, dtype, dout, ids, positions, padding, range, (size_t)T, (size_t)H);
+    (void)device;
+    scatter_columns(dword, dposition, dtype, dout, ids, positions, padding, own_share((size_t)H, 16), (size_t)T,
+                    (size_t)H);
 }

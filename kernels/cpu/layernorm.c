@@ -1,74 +1,101 @@
-// Layer normalisation, alone and behind dropout and a residual connection. The parameters' gradients are summed in a
-// second pass over column slices, so that they do not depend on the number of threads.
+// Layer normalisation, alone and behind dropout and a residual connection. The parameters' gradients are summed over
+// column slices, so that they do not depend on the number of workers.
 #include <math.h>
+#include <string.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/dropout.h"
 
-static MULTIVERSION void forward_lines(float *out, float *mean, float *rstd, const float *in, const float *weight,
-                                       const float *bias, float epsilon, Range lines, size_t N) {
-    for (size_t i = lines.begin; i < lines.end; i++) {
-        const float *x = in + i * N;
-        float sum = 0.0f, squares = 0.0f;
+static MULTIVERSION void forward_line(float *out, float *normalized, float *rstd, const float *x, const float *weight,
+                                      const float *bias, float epsilon, size_t N) {
+    float sum = 0.0f, squares = 0.0f;
 #pragma omp simd reduction(+ : sum)
-        for (size_t j = 0; j < N; j++) { sum += x[j]; }
-        const float m = sum / (float)N;
+    for (size_t j = 0; j < N; j++) { sum += x[j]; }
+    const float m = sum / (float)N;
 #pragma omp simd reduction(+ : squares)
-        for (size_t j = 0; j < N; j++) { squares += (x[j] - m) * (x[j] - m); }
-        const float r = 1.0f / sqrtf(squares / (float)N + epsilon);
+    for (size_t j = 0; j < N; j++) { squares += (x[j] - m) * (x[j] - m); }
+    const float r = 1.0f / sqrtf(squares / (float)N + epsilon);
 #pragma omp simd
-        for (size_t j = 0; j < N; j++) { out[i * N + j] = (x[j] - m) * r * weight[j] + bias[j]; }
-        mean[i] = m;
-        rstd[i] = r;
+    for (size_t j = 0; j < N; j++) {
+        const float n = (x[j] - m) * r;
+        normalized[j] = n;
+        out[j] = n * weight[j] + bias[j];
+    }
+    *rstd = r;
+}
+
+void layernorm_forward(Device *device, float *out, float *normalized, float *rstd, const float *in, const float *weight,
+                       const float *bias, float epsilon, int M, int N) {
+    (void)device;
+    const size_t width = (size_t)N;
+    const Range lines = own_share((size_t)M, 1);
+    for (size_t i = lines.begin; i < lines.end; i++) {
+        forward_line(out + i * width, normalized + i * width, rstd + i, in + i * width, weight, bias, epsilon, width);
     }
 }
 
-void layernorm_forward(Device *device, float *out, float *mean, float *rstd, const float *in, const float *weight,
-                       const float *bias, float epsilon, int M, int N) {
-    FOR_RANGES(device, (size_t)M, 1) forward_lines(out, mean, rstd, in, weight, bias, epsilon, range, (size_t)N);
+static MULTIVERSION void add_line(float *restrict out, const float *restrict in, size_t N) {
+#pragma omp simd
+    for (size_t j = 0; j < N; j++) { out[j] += in[j]; }
 }
 
-static MULTIVERSION void backward_lines(float *din, const float *dout, const float *in, const float *mean,
-                                        const float *rstd, const float *weight, Range lines, size_t N) {
+void residual_layernorm_forward(Device *device, float *out, float *normalized, float *rstd, const float *in,
+                                const float *residual, const float *weight, const float *bias, float epsilon,
+                                Lines lines, Dropout dropout, int M, int N) {
+    (void)device;
+    const size_t width = (size_t)N;
+    const Range range = own_share((size_t)M, 1);
+    for (size_t i = range.begin; i < range.end; i++) {
+        float *sum = normalized + i * width;
+        dropout_line(sum, in + i * width, lines.rows[i], lines.positions[i], dropout, width);
+        add_line(sum, residual + i * width, width);
+        forward_line(out + i * width, sum, rstd + i, sum, weight, bias, epsilon, width);
+    }
+}
+
+static MULTIVERSION void backward_lines(float *din, const float *dout, const float *normalized, const float *rstd,
+                                        const float *weight, Range lines, size_t N) {
     for (size_t i = lines.begin; i < lines.end; i++) {
-        const float *x = in + i * N, *d = dout + i * N;
-        const float m = mean[i], r = rstd[i];
+        const float *n = normalized + i * N, *d = dout + i * N;
+        const float r = rstd[i];
         float sum = 0.0f, projection = 0.0f;
 #pragma omp simd reduction(+ : sum, projection)
         for (size_t j = 0; j < N; j++) {
             sum += d[j] * weight[j];
-            projection += d[j] * weight[j] * ((x[j] - m) * r);
+            projection += d[j] * weight[j] * n[j];
         }
         sum /= (float)N;
         projection /= (float)N;
 #pragma omp simd
-        for (size_t j = 0; j < N; j++) { din[i * N + j] = (d[j] * weight[j] - sum - (x[j] - m) * r * projection) * r; }
+        for (size_t j = 0; j < N; j++) { din[i * N + j] = (d[j] * weight[j] - sum - n[j] * projection) * r; }
     }
 }
 
-static MULTIVERSION void backward_columns(float *dweight, float *dbias, const float *dout, const float *in,
-                                          const float *mean, const float *rstd, Range columns, size_t M, size_t N) {
+void layernorm_backward_input(Device *device, float *din, const float *dout, const float *normalized, const float *rstd,
+                              const float *weight, int M, int N) {
+    (void)device;
+    backward_lines(din, dout, normalized, rstd, weight, own_share((size_t)M, 1), (size_t)N);
+}
+
+static MULTIVERSION void parameter_columns(float *dweight, float *dbias, const float *dout, const float *normalized,
+                                           Range columns, size_t M, size_t N) {
     for (size_t i = 0; i < M; i++) {
-        const float *x = in + i * N, *d = dout + i * N;
-        const float m = mean[i], r = rstd[i];
+        const float *n = normalized + i * N, *d = dout + i * N;
 #pragma omp simd
         for (size_t j = columns.begin; j < columns.end; j++) {
-            dweight[j] += d[j] * ((x[j] - m) * r);
+            dweight[j] += d[j] * n[j];
             dbias[j] += d[j];
         }
     }
 }
 
-void layernorm_backward(Device *device, float *din, float *dweight, float *dbias, const float *dout, const float *in,
-                        const float *mean, const float *rstd, const float *weight, int M, int N) {
-    FOR_RANGES(device, (size_t)N, 16)
-    backward_columns(dweight, dbias, dout, in, mean, rstd, range, (size_t)M, (size_t)N);
-    FOR_RANGES(device, (size_t)M, 1) backward_lines(din, dout, in, mean, rstd, weight, range, (size_t)N);
-}
-
-void residual_layernorm_forward(Device *device, float *out, float *sum, float *mean, float *rstd, const float *in,
-                                const float *residual, const float *weight, const float *bias, float epsilon,
-                                Lines lines, Dropout dropout, int M, int N) {
-    dropout_apply(device, sum, in, lines, dropout, M, N);
-    add(device, sum, residual, (size_t)M * (size_t)N);
-    layernorm_forward(device, out, mean, rstd, sum, weight, bias, epsilon, M, N);
+void layernorm_backward_parameters(Device *device, float *dweight, float *dbias, const float *dout,
+                                   const float *normalized, bool accumulate, int M, int N) {
+    (void)device;
+    const Range columns = own_share((size_t)N, 1);
+    if (!accumulate) {
+        memset(dweight + columns.begin, 0, (columns.end - columns.begin) * sizeof *dweight);
+        memset(dbias + columns.begin, 0, (columns.end - columns.begin) * sizeof *dbias);
+    }
+    parameter_columns(dweight, dbias, dout, normalized, columns, (size_t)M, (size_t)N);
 }

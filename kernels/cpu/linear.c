@@ -1,23 +1,114 @@
-// Fully connected layers: oneDNN's sgemm (row-major, threads by OpenMP) and the bias.
-#include <dnnl.h>
-#include <string.h>
-
+// Fully connected layers, alone and fused with the GELU between the two of a feed-forward network.
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/vecmath.h"
 
-// C (M, N) = op(A) op(B) + beta C.
-static void product(char transpose_a, char transpose_b, int M, int N, int K, const float *A, int lda, const float *B,
-                    int ldb, float beta, float *C) {
-    if (M == 0 || N == 0) { return; }
-    dnnl_status_t status = dnnl_sgemm(transpose_a, transpose_b, M, N, K, 1.0f, A, lda, B, ldb, beta, C, N);
-    if (status != dnnl_success) { die(EX_SOFTWARE, "dnnl_sgemm(%d, %d, %d): status %d", M, N, K, (int)status); }
+// The worker's lines of in weight^T + bias.
+static Product forward_product(float *out, const float *in, const float *weight, const float *bias, int M, int N,
+                               int K) {
+    const size_t width = (size_t)N, depth = (size_t)K;
+    const Range lines = own_share((size_t)M, 1);
+    return (Product){.out = out + lines.begin * width,
+                     .out_line = width,
+                     .add = bias,
+                     .a = in + lines.begin * depth,
+                     .a_line = depth,
+                     .a_step = 1,
+                     .b = weight,
+                     .b_step = 1,
+                     .b_column = depth,
+                     .M = lines.end - lines.begin,
+                     .N = width,
+                     .K = depth};
 }
 
 void linear_forward(Device *device, float *out, const float *in, const float *weight, const float *bias, int M, int N,
                     int K) {
-    FOR_RANGES(device, (size_t)M, 1) for (size_t i = range.begin; i < range.end; i++) {
-        memcpy(out + i * (size_t)N, bias, (size_t)N * sizeof(float));
+    device_product(device, device->kernels, forward_product(out, in, weight, bias, M, N, K));
+}
+
+static MULTIVERSION void gelu_tile(float *out, size_t stride, size_t lines, size_t columns) {
+    for (size_t i = 0; i < lines; i++, out += stride) {
+#pragma omp simd
+        for (size_t j = 0; j < columns; j++) { out[j] *= fast_normal(out[j]).below; }
     }
-    product('N', 'T', M, N, K, in, K, weight, K, 1.0f, out);
+}
+
+// d/dx x Phi(x) = Phi(x) + x phi(x).
+static MULTIVERSION void gelu_derivative_tile(float *restrict out, float *restrict derivative, size_t stride,
+                                              size_t lines, size_t columns) {
+    for (size_t i = 0; i < lines; i++, out += stride, derivative += stride) {
+#pragma omp simd
+        for (size_t j = 0; j < columns; j++) {
+            const float x = out[j];
+            const Normal normal = fast_normal(x);
+            derivative[j] = normal.below + x * normal.density;
+            out[j] = x * normal.below;
+        }
+    }
+}
+
+// The derivative goes to the operand, if there is one.
+static void finish_gelu(const Product *p, size_t line, size_t column, size_t lines, size_t columns) {
+    const size_t at = line * p->out_line + column;
+    if (p->finish_operand) {
+        gelu_derivative_tile(p->out + at, p->finish_operand + at, p->out_line, lines, columns);
+    } else {
+        gelu_tile(p->out + at, p->out_line, lines, columns);
+    }
+}
+
+void linear_gelu_forward(Device *device, float *out, float *derivative, const float *in, const float *weight,
+                         const float *bias, int M, int N, int K) {
+    Product product = forward_product(out, in, weight, bias, M, N, K);
+    product.finish = finish_gelu;
+    product.finish_operand = derivative ? derivative + (product.out - out) : NULL;
+    device_product(device, device->kernels, product);
+}
+
+// The worker's lines of dout weight.
+static Product backward_product(float *din, const float *dout, const float *weight, int M, int N, int K) {
+    const size_t width = (size_t)N, depth = (size_t)K;
+    const Range lines = own_share((size_t)M, 1);
+    return (Product){.out = din + lines.begin * depth,
+                     .out_line = depth,
+                     .a = dout + lines.begin * width,
+                     .a_line = width,
+                     .a_step = 1,
+                     .b = weight,
+                     .b_step = depth,
+                     .b_column = 1,
+                     .M = lines.end - lines.begin,
+                     .N = depth,
+                     .K = width};
+}
+
+void linear_backward_input(Device *device, float *din, const float *dout, const float *weight, const float *residual,
+                           int M, int N, int K) {
+    Product product = backward_product(din, dout, weight, M, N, K);
+    product.add = residual ? residual + (product.out - din) : NULL;
+    product.add_line = product.out_line;
+    device_product(device, device->kernels, product);
+}
+
+static MULTIVERSION void multiply_tile(float *restrict out, const float *restrict factor, size_t stride, size_t lines,
+                                       size_t columns) {
+    for (size_t i = 0; i < lines; i++, out += stride, factor += stride) {
+#pragma omp simd
+        for (size_t j = 0; j < columns; j++) { out[j] *= factor[j]; }
+    }
+}
+
+static void finish_multiply(const Product *p, size_t line, size_t column, size_t lines, size_t columns) {
+    const size_t at = line * p->out_line + column;
+    multiply_tile(p->out + at, p->finish_operand + at, p->out_line, lines, columns);
+}
+
+void linear_gelu_backward_input(Device *device, float *din, const float *dout, const float *weight,
+                                const float *derivative, int M, int N, int K) {
+    Product product = backward_product(din, dout, weight, M, N, K);
+    product.finish = finish_multiply;
+    product.finish_operand = (float *)(derivative + (product.out - din));
+    device_product(device, device->kernels, product);
 }
 
 static MULTIVERSION void column_sums(float *sums, const float *in, Range columns, size_t M, size_t N) {
@@ -27,9 +118,26 @@ static MULTIVERSION void column_sums(float *sums, const float *in, Range columns
     }
 }
 
-void linear_backward(Device *device, float *din, float *dweight, float *dbias, const float *dout, const float *in,
-                     const float *weight, int M, int N, int K) {
-    product('T', 'N', N, K, M, dout, N, in, K, 1.0f, dweight);
-    FOR_RANGES(device, (size_t)N, 16) column_sums(dbias, dout, range, (size_t)M, (size_t)N);
-    if (din) { product('N', 'N', M, K, N, dout, N, weight, K, 0.0f, din); }
+void linear_backward_weight(Device *device, float *dweight, float *dbias, const float *dout, const float *in,
+                            bool accumulate, int M, int N, int K) {
+    const size_t width = (size_t)N, depth = (size_t)K;
+    const Range outputs = own_share(width, 1);
+    const Product product = {.out = dweight + outputs.begin * depth,
+                             .out_line = depth,
+                             .add = accumulate ? dweight + outputs.begin * depth : NULL,
+                             .add_line = depth,
+                             .a = dout + outputs.begin,
+                             .a_line = 1,
+                             .a_step = width,
+                             .b = in,
+                             .b_step = depth,
+                             .b_column = 1,
+                             .M = outputs.end - outputs.begin,
+                             .N = depth,
+                             .K = (size_t)M};
+    device_product(device, device->kernels, product);
+    if (!accumulate) {
+        for (size_t j = outputs.begin; j < outputs.end; j++) { dbias[j] = 0.0f; }
+    }
+    column_sums(dbias, dout, outputs, (size_t)M, width);
 }

@@ -6,8 +6,9 @@
 void cross_entropy(Device *device, float *losses, float *dlogits, const float *logits, const int32_t *labels,
                    float scale, int B, int C) {
     (void)device;
-    for (int b = 0; b < B; b++) {
-        const float *x = logits + (size_t)b * (size_t)C;
+    const Range range = own_share((size_t)B, 1);
+    for (size_t b = range.begin; b < range.end; b++) {
+        const float *x = logits + b * (size_t)C;
         double largest = x[0], sum = 0.0;
         for (int c = 1; c < C; c++) { largest = x[c] > largest ? x[c] : largest; }
         for (int c = 0; c < C; c++) { sum += exp(x[c] - largest); }
@@ -15,7 +16,7 @@ void cross_entropy(Device *device, float *losses, float *dlogits, const float *l
         if (!dlogits) { continue; }
         for (int c = 0; c < C; c++) {
             double probability = exp(x[c] - largest) / sum;
-            dlogits[(size_t)b * (size_t)C + (size_t)c] = (float)(scale * (probability - (c == labels[b])));
+            dlogits[b * (size_t)C + (size_t)c] = (float)(scale * (probability - (c == labels[b])));
         }
     }
 }

@@ -171,7 +171,7 @@ export BERTUNE_TRAIN_SEED=x
 bad_train 78 "BERTUNE_TRAIN_SEED" c.yaml
 unset BERTUNE_TRAIN_SEED
 bad_train 69 "cuda" c.yaml run.device=cuda
-bad_train 78 "train.precision" c.yaml train.precision=bf16
+bad_train 78 "train.precision" c.yaml train.precision=tf32
 bad_train 78 "train.precision" c.yaml train.precision=fp8
 
 # Data sets.
