@@ -78,7 +78,10 @@ bool comm_init(Comm *comm, Error *error) {
     memset(comm, 0, sizeof *comm);
     if (!check_environment(error)) { return false; }
     const int launched = environment_count("OMPI_COMM_WORLD_SIZE");
-    if (MPI_Init(NULL, NULL) != MPI_SUCCESS) { die(EX_UNAVAILABLE, "MPI_Init failed"); }
+    int provided;  // MPI is called from the leader of a team of threads, too
+    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS || provided < MPI_THREAD_FUNNELED) {
+        die(EX_UNAVAILABLE, "MPI_Init_thread failed, or this MPI takes no threads");
+    }
     comm->world = MPI_COMM_WORLD;
     MPI_Comm_set_errhandler(comm->world, MPI_ERRORS_RETURN);
     check_set_abort_hook(abort_all);

@@ -32,7 +32,15 @@ void device_product(Device *device, const MicroKernels *kernels, Product product
 // Compiles a function for AVX-512, AVX2 and the baseline and picks at run time. Only for leaf functions without OpenMP
 // constructs but `omp simd`: an outlined parallel region would be compiled for the baseline alone.
 // Their names must be unique in the library, although they are static: clang 14 exports the functions that pick.
-#if defined(__x86_64__) && defined(__GNUC__)
+// ThreadSanitizer gets the baseline alone: it is not ready yet when the choice is made, and blind to wide vectors.
+#if defined(__SANITIZE_THREAD__)
+#define WITH_TSAN 1
+#elif defined(__has_feature)
+#define WITH_TSAN __has_feature(thread_sanitizer)
+#else
+#define WITH_TSAN 0
+#endif
+#if defined(__x86_64__) && defined(__GNUC__) && !WITH_TSAN
 #define MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define MULTIVERSION

@@ -5,35 +5,10 @@
 
 #include <string.h>
 
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/transpose.h"
 
 enum { BLOCK_M = 512, BLOCK_K = 1024 };
 enum { PADDING = 16 };  // floats behind a packed line of A, so that lines do not crowd the cache
-
-extern const MicroKernels micro_avx512, micro_avx2, micro_baseline, micro_bf16;
-
-const MicroKernels *const *micro_supported(void) {
-    static const MicroKernels *supported[5];
-    size_t count = 0;
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    const bool v4 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (v4) { supported[count++] = &micro_avx512; }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) { supported[count++] = &micro_avx2; }
-    supported[count++] = &micro_baseline;
-    if (v4 && __builtin_cpu_supports("avx512bf16")) { supported[count++] = &micro_bf16; }
-#else
-    supported[count++] = &micro_baseline;
-#endif
-    return supported;
-}
-
-const MicroKernels *micro_best(bool pairs) {
-    const MicroKernels *const *kernels = micro_supported();
-    while (*kernels && ((*kernels)->pair_lines != NULL) != pairs) { kernels++; }
-    return *kernels;
-}
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -54,49 +29,6 @@ static ScratchPlan plan_of(const MicroKernels *kernels, const Product *p) {
 }
 
 size_t product_scratch(const MicroKernels *kernels, const Product *product) { return plan_of(kernels, product).end; }
-
-typedef float Octet __attribute__((vector_size(32)));
-typedef float OctetInMemory __attribute__((vector_size(32), aligned(4), may_alias));
-
-#define INTERLEAVE_1(a, b, half) \
-    __builtin_shufflevector(a, b, half, half + 8, half + 1, half + 9, half + 4, half + 12, half + 5, half + 13)
-#define INTERLEAVE_2(a, b, half) \
-    __builtin_shufflevector(a, b, half, half + 1, half + 8, half + 9, half + 4, half + 5, half + 12, half + 13)
-#define INTERLEAVE_4(a, b, half) \
-    __builtin_shufflevector(a, b, half, half + 1, half + 2, half + 3, half + 8, half + 9, half + 10, half + 11)
-
-// to[k * width + j] = from[j * line + k] for j, k < 8, in three rounds: element, pairs and quadruples of neighbours.
-static inline __attribute__((always_inline)) void transpose_8x8(float *to, size_t width, const float *from,
-                                                                size_t line) {
-    Octet in[8], pairs[8], quads[8];
-    for (size_t j = 0; j < 8; j++) { in[j] = (Octet) * (const OctetInMemory *)(from + j * line); }
-    for (size_t j = 0; j < 8; j += 2) {
-        pairs[j] = INTERLEAVE_1(in[j], in[j + 1], 0);
-        pairs[j + 1] = INTERLEAVE_1(in[j], in[j + 1], 2);
-    }
-    for (size_t j = 0; j < 8; j += 4) {
-        for (size_t i = 0; i < 2; i++) {
-            quads[j + 2 * i] = INTERLEAVE_2(pairs[j + i], pairs[j + i + 2], 0);
-            quads[j + 2 * i + 1] = INTERLEAVE_2(pairs[j + i], pairs[j + i + 2], 2);
-        }
-    }
-    for (size_t k = 0; k < 4; k++) {
-        *(OctetInMemory *)(to + k * width) = INTERLEAVE_4(quads[k], quads[k + 4], 0);
-        *(OctetInMemory *)(to + (k + 4) * width) = INTERLEAVE_4(quads[k], quads[k + 4], 4);
-    }
-}
-
-// to[k * width + j] = from[j * line + k] for N lines of K; columns N .. width - 1 become 0.
-static MULTIVERSION void transpose(float *to, size_t width, const float *from, size_t line, size_t N, size_t K) {
-    const size_t whole_n = N / 8 * 8, whole_k = K / 8 * 8;
-    for (size_t j = 0; j < whole_n; j += 8) {
-        for (size_t k = 0; k < whole_k; k += 8) { transpose_8x8(to + k * width + j, width, from + j * line + k, line); }
-    }
-    for (size_t k = 0; k < K; k++) {
-        for (size_t j = k < whole_k ? whole_n : 0; j < N; j++) { to[k * width + j] = from[j * line + k]; }
-        if (N < width) { memset(to + k * width + N, 0, (width - N) * sizeof *to); }
-    }
-}
 
 // Points the tile at columns j .. j + columns of B in the block of K, packed into `panel` where it must be.
 static void take_panel(Tile *tile, const MicroKernels *kernels, const Product *p, size_t k, size_t depth, size_t j,
