@@ -47,7 +47,7 @@ typedef struct {
     MPI_Win window;  // MPI_WIN_NULL where the node has one rank: plain memory
 } SharedMemory;
 
-// Collective over the node. Zeroed; release with comm_shared_free.
+// Collective over the node. Zeroed, at the beginning of a page; release with comm_shared_free.
 SharedMemory comm_shared_alloc(const Comm *comm, size_t bytes);
 void comm_shared_free(SharedMemory *memory);
 

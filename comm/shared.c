@@ -1,4 +1,5 @@
 // Memory shared by the ranks of a node, as an MPI window that stays locked for its whole life.
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,11 +11,13 @@ SharedMemory comm_shared_alloc(const Comm *comm, size_t bytes) {
         memory.base = check_aligned(bytes);
         return memory;
     }
-    const MPI_Aint mine = comm->local_rank == 0 ? (MPI_Aint)(bytes ? bytes : 1) : 0;
+    enum { PAGE = 4096 };  // MPI's own begins anywhere in a page, at the same place for every rank
+    const MPI_Aint mine = comm->local_rank == 0 ? (MPI_Aint)(bytes + PAGE) : 0;
     CHECK_MPI(MPI_Win_allocate_shared(mine, 1, MPI_INFO_NULL, comm->local, &memory.base, &memory.window));
     MPI_Aint size;
     int unit;
     CHECK_MPI(MPI_Win_shared_query(memory.window, 0, &size, &unit, &memory.base));
+    memory.base = (void *)(((uintptr_t)memory.base + PAGE - 1) / PAGE * PAGE);
     CHECK_MPI(MPI_Win_lock_all(MPI_MODE_NOCHECK, memory.window));
     if (comm->local_rank == 0) { memset(memory.base, 0, bytes); }
     comm_shared_sync(comm, &memory);
