@@ -3,7 +3,6 @@
 // number on other nodes. Nothing is copied back: the same slice of the replicas is updated by the same rank.
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "comm/reduce.h"
 
@@ -141,7 +140,6 @@ static void sum_rest(void *context) { sum_buckets(context); }
 void reducer_sum(Reducer *reducer) {
     if (reducer->comm->size == 1) { return; }
     comm_shared_sync(reducer->comm, &reducer->memory);
-    atomic_store(&reducer->marks[reducer->comm->local_rank].begin, SIZE_MAX);
     reducer->target = REDUCER_BUCKETS;
     device_run(reducer->device, sum_rest, reducer);
     pass_on(reducer);

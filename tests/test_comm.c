@@ -2,6 +2,7 @@
 // are the same everywhere, shards hold the whole data set. Several nodes are imitated by cutting the ranks of this one
 // into groups, so that the code between nodes runs, too. A rank that fails ends all (CMOCKA_TEST_ABORT).
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,12 +119,51 @@ static void check_slices(const Comm *comm, const Reducer *reducer, float *replic
     assert_int_equal(elements, count);
 }
 
+static void announce_all(void *context) { reducer_ready(((const Announced *)context)->reducer, 0); }
+
+static void announce_half(void *context) {
+    const Announced *announced = context;
+    reducer_ready(announced->reducer, announced->count / 2);
+}
+
+static void fill_gradient(float *gradient, const Comm *comm, size_t begin, size_t end, int round) {
+    for (size_t i = begin; i < end; i++) { gradient[i] = number(i, comm->rank * round); }
+}
+
+// What is not final yet, of this rank and of others, is not-a-number and must not be summed; what all have announced is
+// summed without reducer_sum.
+static void check_order(const Comm *comm, Device *device, Announced announced, float *replica, int round) {
+    const size_t count = announced.count, half = count / 2;
+    float *gradient = reducer_gradient(announced.reducer);
+    for (size_t i = 0; i < count; i++) { gradient[i] = NAN; }
+    if (comm->rank == 0) {
+        fill_gradient(gradient, comm, half, count, round);
+        device_run(device, announce_half, &announced);
+    }
+    comm_barrier(comm);
+    if (comm->rank != 0) {
+        fill_gradient(gradient, comm, half, count, round);
+        device_run(device, announce_half, &announced);
+    }
+    comm_barrier(comm);
+    fill_gradient(gradient, comm, 0, half, round);
+    comm_barrier(comm);
+    device_run(device, announce_all, &announced);
+    comm_barrier(comm);
+    device_run(device, announce_all, &announced);
+    comm_barrier(comm);
+    if (comm->nodes == 1) { check_slices(comm, announced.reducer, replica, count, round); }
+    reducer_sum(announced.reducer);
+    check_slices(comm, announced.reducer, replica, count, round);
+    reducer_publish(announced.reducer);
+}
+
 static void check_reducer(const Comm *comm, Device *device, size_t count) {
     Announced announced = {reducer_open(comm, device, count, 2), count};
     float *gradient = reducer_gradient(announced.reducer), *replica = reducer_replica(announced.reducer, 1);
     for (size_t i = 0; i < count; i++) { assert_true(gradient[i] == 0.0f && replica[i] == 0.0f); }
     for (int round = 1; round <= 4; round++) {
-        for (size_t i = 0; i < count; i++) { gradient[i] = number(i, comm->rank * round); }
+        fill_gradient(gradient, comm, 0, count, round);
         // Once nobody announces, twice all, once some.
         if (round == 2 || round == 3 || (round == 4 && comm->rank % 2 == 0)) {
             device_run(device, announce, &announced);
@@ -136,6 +176,7 @@ static void check_reducer(const Comm *comm, Device *device, size_t count) {
         }
         comm_barrier(comm);  // everyone has looked
     }
+    check_order(comm, device, announced, replica, 5);
     float *values = check_calloc(count, sizeof *values);
     for (size_t i = 0; i < count; i++) { values[i] = number(i, 5); }
     reducer_fill(announced.reducer, 0, values);

@@ -280,7 +280,7 @@ static void test_many_lines(void **state) {
     run_orders(chance(1030, 5, 17));
 }
 
-// Lines 4 KiB apart, often enough read that the operands are packed.
+// Lines whole multiples of 4 KiB apart, which crowd the cache.
 static void test_crowded_lines(void **state) {
     (void)state;
     const size_t sizes[][3] = {{37, 130, 70}, {31, 96, 33}, {64, 81, 1027}, {515, 100, 5}};

@@ -118,10 +118,9 @@ static void backward_last_attention(const Backward *b, int l, float *dx, const f
     const float *weight = b->parameters + layer->qkv_weight;
     float *dweight = b->gradient + layer->qkv_weight, *dbias = b->gradient + layer->qkv_bias;
     enter_phase(state, PHASE_ATTENTION_BACKWARD, 8.0 * B * H * H + 10.0 * state->T * bert->A * H, 2.0 * state->T * H);
-    cls_attention_backward(
-        device, state->dquery, dx, state->dattended, state->dmixed, state->dcontext, s->attention, x,
-        (ClsProjections){weight + square, weight + 2 * square, b->parameters + layer->qkv_bias + 2 * width},
-        state_sequences(state), state_dropout(state, bert->attention_dropout, layer_site(l, SITE_ATTENTION)));
+    cls_attention_backward(device, state->dquery, dx, state->dattended, state->dmixed, state->dcontext, s->attention, x,
+                           cls_projections(bert, b->parameters, l), state_sequences(state),
+                           state_dropout(state, bert->attention_dropout, layer_site(l, SITE_ATTENTION)));
     enter_linear(state, PHASE_QKV_BACKWARD, 2, B, H, H);
     linear_backward_input(device, state->dcls, state->dquery, weight, state->dattention_sum, B, H, H);
     device_sync(device);

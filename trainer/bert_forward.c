@@ -27,10 +27,10 @@ static void forward_embeddings(const BertState *state, const float *p) {
     Device *device = state->device;
     const int T = state->T, H = bert->H;
     enter_phase(state, PHASE_EMBEDDING, 0, 5.0 * T * H);
-    embedding_forward(device, state->embedded, p + bert->word, p + bert->position, p + bert->type, state->ids,
-                      state->positions, T, H);
-    layernorm_forward(device, state->input, state->embedding_normalized, state->embedding_rstd, state->embedded,
-                      p + bert->norm_weight, p + bert->norm_bias, bert->epsilon, T, H);
+    embedding_forward(device, state->embedding_normalized, p + bert->word, p + bert->position, p + bert->type,
+                      state->ids, state->positions, T, H);
+    layernorm_forward(device, state->input, state->embedding_normalized, state->embedding_rstd,
+                      state->embedding_normalized, p + bert->norm_weight, p + bert->norm_bias, bert->epsilon, T, H);
     dropout_apply(device, state->input, state->input, token_lines(state),
                   state_dropout(state, bert->hidden_dropout, SITE_EMBEDDING), T, H);
 }
@@ -48,12 +48,6 @@ static void forward_attention(const BertState *state, const float *p, int l, con
     attention_forward(device, s->context, s->log_sum, s->qkv, state_sequences(state),
                       state_dropout(state, bert->attention_dropout, layer_site(l, SITE_ATTENTION)));
     device_sync(device);
-}
-
-static ClsProjections cls_projections(const Bert *bert, const float *p, int l) {
-    const size_t H = (size_t)bert->H;
-    const float *weight = p + bert->layers[l].qkv_weight;
-    return (ClsProjections){weight + H * H, weight + 2 * H * H, p + bert->layers[l].qkv_bias + 2 * H};
 }
 
 // In the last layer the queries are the [CLS] lines alone.

@@ -87,7 +87,6 @@ BertState *bert_state_open(Device *device, const Bert *bert, int sequences, int 
         .device = device, .bert = bert, .training = training, .max_sequences = sequences, .max_tokens = tokens};
     const int64_t T = tokens, B = sequences, H = bert->H;
     alloc_batch(state);
-    state->embedded = floats(state, T, H);
     state->embedding_normalized = floats(state, T, H);
     state->embedding_rstd = floats(state, T, 1);
     state->input = floats(state, T, H);

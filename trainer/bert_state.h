@@ -33,10 +33,10 @@ struct BertState {
     int32_t *ids, *positions, *starts, *labels, *cls_positions;
     uint32_t *rows, *sequence_rows;
     DropoutKey key;
-    float *embedded, *embedding_normalized, *embedding_rstd;  // (T, H), (T, H), (T)
-    float *input;                                             // (T, H) of the first layer
-    LayerState *layers;                                       // (L)
-    float *pooled, *dropped, *logits, *losses, *dlogits;      // (B, H), (B, H), (B, C), (B), (B, C)
+    float *embedding_normalized, *embedding_rstd;         // (T, H), (T)
+    float *input;                                         // (T, H) of the first layer
+    LayerState *layers;                                   // (L)
+    float *pooled, *dropped, *logits, *losses, *dlogits;  // (B, H), (B, H), (B, C), (B), (B, C)
     // Workspace of backward: gradients of one layer. dx has two buffers, of the layer's output and of its input.
     float *dx[2];                                                    // (T, H)
     float *doutput_sum, *doutput, *dattention_out, *dattention_sum;  // (T, H)
@@ -63,6 +63,13 @@ static inline Lines cls_lines(const BertState *state) { return (Lines){state->se
 static inline Sequences state_sequences(const BertState *state) {
     const Bert *bert = state->bert;
     return (Sequences){state->starts, state->sequence_rows, state->B, bert->A, bert->H / bert->A};
+}
+
+// Of layer l among the parameters p.
+static inline ClsProjections cls_projections(const Bert *bert, const float *p, int l) {
+    const size_t H = (size_t)bert->H;
+    const float *weight = p + bert->layers[l].qkv_weight;
+    return (ClsProjections){weight + H * H, weight + 2 * H * H, p + bert->layers[l].qkv_bias + 2 * H};
 }
 
 // What the phases of a step must do and move; bytes count every operand once.

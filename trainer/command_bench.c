@@ -4,15 +4,16 @@
 #include <string.h>
 
 #include "trainer/commands.h"
+#include "trainer/config_options.h"
 #include "trainer/number.h"
 #include "trainer/trainer.h"
 
 static const char usage[] =
     "Usage: bertune bench CONFIG.yaml [KEY=VALUE ...] [OPTION ...]\n"
     "       mpirun -np N bertune bench CONFIG.yaml ...\n"
-    "Times the phases of training steps as `bertune train` would take them, beside the machine's multiply-add peak "
-    "and\n"
-    "copy bandwidth. Leaves no files. Of several ranks the figures are those of rank 0.\n\n"
+    "Times the phases of training steps as `bertune train` would take them, beside the machine's\n"
+    "multiply-add peak and copy bandwidth. Leaves no files. Of several ranks the figures are those of\n"
+    "rank 0.\n\n"
     "  --steps N         steps to time, after 10 that are not [50]\n"
     "  --format FORMAT   text | json [text]\n"
     "  --help, --version\n";
@@ -51,11 +52,13 @@ static int by_size(const void *a, const void *b) {
 
 // Rank 0 only.
 static void report(const Trainer *trainer, Bench *bench) {
-    static const char *const precisions[] = {
-        [PRECISION_FP32] = "fp32", [PRECISION_TF32] = "tf32", [PRECISION_BF16] = "bf16"};
+    char precision[16];
+    option_format(&trainer->config, option_find("train.precision"), precision, sizeof precision);
     qsort(bench->seconds, (size_t)bench->steps, sizeof *bench->seconds, by_size);
+    double sum = 0.0;
+    for (int64_t i = 0; i < bench->steps; i++) { sum += bench->seconds[i]; }
+    const double mean = 1e3 * sum / (double)bench->steps;
     const double best = 1e3 * bench->seconds[0], median = 1e3 * bench->seconds[bench->steps / 2];
-    const char *precision = precisions[trainer->config.precision];
     const int ranks = trainer->comm.size, threads = device_threads(trainer->device);
     if (!bench->json) {
         profile_print(trainer->profile, stdout);
@@ -63,8 +66,9 @@ static void report(const Trainer *trainer, Bench *bench) {
                threads, threads == 1 ? "" : "s", device_name(), precision, median, best);
         return;
     }
-    json_t *json = json_pack("{ss,ss,si,si,sf,sf}", "device", device_name(), "precision", precision, "threads", threads,
-                             "world_size", ranks, "median_milliseconds", median, "best_milliseconds", best);
+    json_t *json = json_pack("{ss,ss,si,si,sf,sf,sf}", "device", device_name(), "precision", precision, "threads",
+                             threads, "world_size", ranks, "mean_milliseconds", mean, "median_milliseconds", median,
+                             "best_milliseconds", best);
     json_t *profile = profile_json(trainer->profile);
     json_object_update(json, profile);
     json_dumpf(json, stdout, JSON_REAL_PRECISION(9));

@@ -297,10 +297,6 @@ bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, cha
     stop_watch(trainer->config.max_time);
     run_directory_init(&trainer->run, trainer->config.run_dir);
     trainer->device = device_open(comm_threads(comm), (Precision)trainer->config.precision);
-    if (trainer->config.profile || use == TRAINER_BENCH) {
-        trainer->profile = check_calloc(1, sizeof *trainer->profile);
-        profile_start(trainer->profile, trainer->device);
-    }
     if (!open_data(trainer, error) || !open_model(trainer, error)) { return false; }
     lay_out(trainer);
     bool ok = tokens_active(trainer, &trainer->train.reviews, error) &&
@@ -309,6 +305,10 @@ bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, cha
     if (!comm_agree(comm, ok, error) || !share_weights(trainer, error)) { return false; }
     plan(trainer);
     if (trainer->finished) { return true; }
+    if (trainer->config.profile || use == TRAINER_BENCH) {
+        trainer->profile = check_calloc(1, sizeof *trainer->profile);
+        profile_start(trainer->profile, trainer->device);
+    }
     if (use == TRAINER_BENCH) { return true; }
     if (!comm_agree(comm, comm->rank != 0 || open_reports(trainer, error), error)) { return false; }
     trainer->log = run_log_open(&trainer->run, comm->rank);

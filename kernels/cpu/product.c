@@ -88,8 +88,8 @@ typedef struct {
 static Ahead panel_ahead(const MicroKernels *kernels, const Product *p, size_t k, size_t depth, size_t j) {
     enum { LINE = 16 };  // floats of a cache line
     const size_t units = units_of(kernels, depth), pair = depth > units ? 2 : 1;
-    const float *begin = p->b + k * p->b_step + j * p->b_column;
     if (j >= p->N) { return (Ahead){0}; }
+    const float *begin = p->b + k * p->b_step + j * p->b_column;
     if (p->b_column == 1) { return (Ahead){begin, pair * p->b_step, kernels->lanes, p->b_step, j}; }
     if (p->b_column != depth) { return (Ahead){0}; }
     return (Ahead){begin, LINE, units * LINE, kernels->vectors * units * LINE, j};
