@@ -294,7 +294,7 @@ bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, cha
     trainer->started = seconds_now();
     Comm *comm = &trainer->comm;
     if (!comm_init(comm, error) || !share_config(trainer, config_path, overrides, count, error)) { return false; }
-    stop_watch(trainer->config.max_time);
+    if (use == TRAINER_RUN) { stop_watch(trainer->config.max_time); }
     run_directory_init(&trainer->run, trainer->config.run_dir);
     trainer->device = device_open(comm_threads(comm), (Precision)trainer->config.precision);
     if (!open_data(trainer, error) || !open_model(trainer, error)) { return false; }

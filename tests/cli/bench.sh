@@ -31,6 +31,8 @@ expect 64 "$bertune" bench c.yaml --steps 0
 expect 64 "$bertune" bench c.yaml --format xml
 expect 66 "$bertune" bench nowhere.yaml
 expect 78 "$bertune" bench c.yaml train.epochs=1
+# SIGTERM ends it at once: there is nothing to save.
+expect 143 timeout --preserve-status --signal TERM --kill-after 20 3 "$bertune" bench c.yaml --steps 1000000
 find . | sort >"$scratch/after"
 same "$scratch/before" "$scratch/after"
 
