@@ -28,6 +28,11 @@ libxxhash libxxhash-dev
 libcrypto libssl-dev
 cmocka libcmocka-dev
 LIBRARIES
+    if [ "$1" = tests ]; then  # the CUDA backend on processors is C++
+        command -v c++ >/dev/null || echo g++
+        printf '#include <boost/context/detail/fcontext.hpp>\n' | c++ -E -x c++ - >/dev/null 2>&1 ||
+            echo libboost-context-dev
+    fi
     printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1 || echo libc6-dev
 }
 

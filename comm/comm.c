@@ -131,6 +131,10 @@ void comm_sum_floats(const Comm *comm, float *values, int64_t count) {
     CHECK_MPI(MPI_Allreduce(MPI_IN_PLACE, values, narrow_int(count), MPI_FLOAT, MPI_SUM, comm->world));
 }
 
+void comm_largest(const Comm *comm, int *values, int count) {
+    CHECK_MPI(MPI_Allreduce(MPI_IN_PLACE, values, count, MPI_INT, MPI_MAX, comm->world));
+}
+
 void comm_barrier(const Comm *comm) { CHECK_MPI(MPI_Barrier(comm->world)); }
 
 int comm_threads(const Comm *comm) {

@@ -34,6 +34,9 @@ void comm_broadcast(const Comm *comm, void *bytes, size_t count);
 void comm_sum(const Comm *comm, double *values, int count);
 void comm_sum_floats(const Comm *comm, float *values, int64_t count);
 
+// Collective. The largest over the ranks, in place.
+void comm_largest(const Comm *comm, int *values, int count);
+
 // Collective. Waits for all.
 void comm_barrier(const Comm *comm);
 

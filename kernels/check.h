@@ -12,6 +12,10 @@
 #include <stdint.h>
 #include <sysexits.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // Exit codes beside those of sysexits.h.
 enum { EX_DIVERGED = 80, EX_PEER_LOST = 81 };
 
@@ -30,8 +34,8 @@ void check_set_label(const char *label);
 void check_set_abort_hook(void (*hook)(int code));
 
 // Prints "bertune: <label>: <file>:<line>: <message>" to stderr and ends the process with the code; does not return.
-_Noreturn void check_die(const char *file, int line, int code, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+void check_die(const char *file, int line, int code, const char *format, ...)
+    __attribute__((noreturn, format(printf, 4, 5)));
 
 #define die(code, ...) check_die(__FILE__, __LINE__, (code), __VA_ARGS__)
 
@@ -56,4 +60,7 @@ char *check_strdup(const char *text);
 // value as an int, or die when it does not fit.
 int narrow_int(int64_t value);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -9,12 +9,18 @@
 
 #include <stdint.h>
 
+#ifdef __CUDACC__
+#define PHILOX_FUNCTION static inline __host__ __device__
+#else
+#define PHILOX_FUNCTION static inline
+#endif
+
 typedef struct {
     uint32_t lane[4];
 } Philox;
 
-static inline Philox philox(uint32_t counter0, uint32_t counter1, uint32_t counter2, uint32_t counter3, uint32_t k0,
-                            uint32_t k1) {
+PHILOX_FUNCTION Philox philox(uint32_t counter0, uint32_t counter1, uint32_t counter2, uint32_t counter3, uint32_t k0,
+                              uint32_t k1) {
     // In 64-bit lanes of which the low half counts, so that compilers vectorise the products without shuffling halves.
     const uint64_t low = 0xFFFFFFFFu;
     uint64_t c0 = counter0, c1 = counter1, c2 = counter2, c3 = counter3;
@@ -27,11 +33,12 @@ static inline Philox philox(uint32_t counter0, uint32_t counter1, uint32_t count
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return (Philox){{(uint32_t)c0, (uint32_t)c1, (uint32_t)c2, (uint32_t)c3}};
+    const Philox result = {{(uint32_t)c0, (uint32_t)c1, (uint32_t)c2, (uint32_t)c3}};
+    return result;
 }
 
 // Elements whose bits are below this are dropped.
-static inline uint32_t philox_threshold(float probability) {
+PHILOX_FUNCTION uint32_t philox_threshold(float probability) {
     double threshold = (double)probability * 4294967296.0;
     return threshold >= 4294967295.0 ? 4294967295u : (uint32_t)threshold;
 }

@@ -55,7 +55,8 @@ void model_fixture_open(ModelFixture *fixture, int layers) {
     }
     assert_string_equal(fresh, "");
     const size_t bytes = fixture->bert.layout.total * sizeof(float);
-    fixture->device = device_open(2, PRECISION_FP32);
+    fixture->device = device_open(DEVICE_CPU, 0, 2, PRECISION_FP32, &error);
+    if (!fixture->device) { fail_msg("%s", error.text); }
     fixture->parameters = device_alloc(fixture->device, bytes);
     device_upload(fixture->device, fixture->parameters, fixture->weights.parameters, bytes);
 }

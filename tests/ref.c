@@ -190,7 +190,7 @@ typedef struct {
 static Query query_at(const Attention *a, int b, int head, int i) {
     const Sequences *s = a->sequences;
     const int H = s->A * s->D, stride = a->first_only ? H : 3 * H, column = head * s->D;
-    const int line = a->first_only ? b : s->starts[b] + i, lines = a->first_only ? s->B : s->starts[s->B];
+    const int line = a->first_only ? b : s->starts[b] + i, lines = a->first_only ? s->B.most : s->starts[s->B.most];
     return (Query){.query = (size_t)(line * stride + column),
                    .log_sum = (size_t)(head * lines + line),
                    .out = (size_t)(line * H + column),
@@ -205,8 +205,8 @@ static Query query_at(const Attention *a, int b, int head, int i) {
 // Calls visit for every query of every head of every sequence.
 static void each_query(Attention a, void (*visit)(const Attention *a, Query query)) {
     const Sequences *s = a.sequences;
-    a.probabilities = check_calloc(2 * (size_t)s->starts[s->B], sizeof(double));
-    for (int b = 0; b < s->B; b++) {
+    a.probabilities = check_calloc(2 * (size_t)s->starts[s->B.most], sizeof(double));
+    for (int b = 0; b < s->B.most; b++) {
         const int queries = a.first_only ? 1 : s->starts[b + 1] - s->starts[b];
         for (int head = 0; head < s->A; head++) {
             for (int i = 0; i < queries; i++) { visit(&a, query_at(&a, b, head, i)); }
@@ -286,7 +286,7 @@ void ref_attention_forward(double *out, double *log_sum, const double *qkv, Sequ
 
 void ref_attention_backward(double *dqkv, const double *dout, const double *qkv, Sequences sequences, Dropout dropout) {
     const int H = sequences.A * sequences.D;
-    zero_unless(false, dqkv, sequences.starts[sequences.B] * 3 * H);
+    zero_unless(false, dqkv, sequences.starts[sequences.B.most] * 3 * H);
     each_query((Attention){.dq = dqkv,
                            .dk = dqkv + H,
                            .dv = dqkv + 2 * H,
@@ -309,7 +309,7 @@ static double *project(const double *x, RefProjections projections, int T, int H
 
 void ref_cls_attention_forward(double *context, const double *q, const double *x, RefProjections projections,
                                Sequences sequences, Dropout dropout) {
-    const int T = sequences.starts[sequences.B], H = sequences.A * sequences.D;
+    const int T = sequences.starts[sequences.B.most], H = sequences.A * sequences.D;
     double *keys = project(x, projections, T, H);
     each_query((Attention){.out = context,
                            .q = q,
@@ -325,9 +325,9 @@ void ref_cls_attention_forward(double *context, const double *q, const double *x
 void ref_cls_attention_backward(double *dq, double *dx, RefProjectionGradients gradients, const double *dcontext,
                                 const double *q, const double *x, RefProjections projections, bool accumulate,
                                 Sequences sequences, Dropout dropout) {
-    const int T = sequences.starts[sequences.B], H = sequences.A * sequences.D;
+    const int T = sequences.starts[sequences.B.most], H = sequences.A * sequences.D;
     double *keys = project(x, projections, T, H), *dkeys = check_calloc((size_t)(2 * T * H), sizeof *dkeys);
-    zero_unless(false, dq, sequences.B * H);
+    zero_unless(false, dq, sequences.B.most * H);
     each_query((Attention){.dq = dq,
                            .dk = dkeys,
                            .dv = dkeys + T * H,
@@ -432,8 +432,24 @@ double ref_bfloat16(double value) {
     return ldexp(nearbyint(ldexp(fraction, 8)), exponent - 8);
 }
 
+static DeviceKind device_under_test(void) {
+    const char *name = getenv("BERTUNE_TEST_DEVICE");
+    if (!name || strcmp(name, "cpu") == 0) { return DEVICE_CPU; }
+    if (strcmp(name, "cuda") != 0) { fail_msg("BERTUNE_TEST_DEVICE: expected cpu or cuda, found `%s`", name); }
+    return DEVICE_CUDA;
+}
+
 static void bench_start(Bench *bench, int threads, Precision precision) {
-    bench->device = device_open(threads, precision);
+    const DeviceKind kind = device_under_test();
+    const char *lack;
+    Error error;
+    if (device_count(kind, &lack) > 0) { lack = device_lacks(kind, 0, precision); }
+    if (lack) {
+        print_message("skipped: %s\n", lack);
+        skip();
+    }
+    bench->device = device_open(kind, 0, threads, precision, &error);
+    if (!bench->device) { fail_msg("%s", error.text); }
     bench->precision = precision;
     bench->random = 1;
     bench->next_digest = 0;
@@ -461,11 +477,6 @@ void bench_close(Bench *bench) {
 
 void bench_run(void **state) {
     const BenchTest *test = *state;
-    const char *lack = device_lacks(test->precision);
-    if (lack) {
-        print_message("skipped: %s\n", lack);
-        skip();
-    }
     Bench bench = {.recording = true};
     for (int threads = 1; threads <= 3; threads++) {
         bench_start(&bench, threads, test->precision);
@@ -536,7 +547,7 @@ static void compare_threads(Bench *bench, const char *name, const float *values,
         bench->digests = check_realloc(bench->digests, bench->digest_count + 1, sizeof *bench->digests);
         bench->digests[bench->digest_count++] = digest;
     } else if (bench->next_digest >= bench->digest_count || bench->digests[bench->next_digest] != digest) {
-        fail_msg("%s: differs with %d threads", name, device_threads(bench->device));
+        fail_msg("%s: differs from the first run, now with %d threads", name, device_threads(bench->device));
     }
     bench->next_digest++;
 }

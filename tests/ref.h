@@ -91,7 +91,8 @@ typedef struct {
     double *host;
 } Array;
 
-// A device with one number of threads, and what the operations gave with the first number.
+// A device with one number of threads, and what the operations gave with the first number. The kind of device is that
+// of the environment variable BERTUNE_TEST_DEVICE, cpu (unless it is set) or cuda; a GPU always has the one worker.
 typedef struct {
     Device *device;
     Precision precision;
@@ -104,13 +105,14 @@ typedef struct {
     bool recording;
 } Bench;
 
-// Runs the operation, or several with `;` between, on all workers of the bench's device, as device_run does.
+// Runs the operation, or several with `;` between, on all workers of the bench's device: of the CPU as device_run does,
+// of a GPU as outside of device_run, one operation at a time.
 #define ON_WORKERS(bench, ...) \
     REF_PRAGMA(omp parallel num_threads(device_threads((bench)->device))) { __VA_ARGS__; }
 #define REF_PRAGMA(...) _Pragma(#__VA_ARGS__)
 
-// A CMocka test that calls function(bench) with 1, 2 and 3 threads; checked outputs must agree bit for bit. It is
-// skipped where the device lacks the precision.
+// A CMocka test that calls function(bench) with 1, 2 and 3 threads, of a GPU three times; checked outputs must agree
+// bit for bit. It is skipped where there is no such device or it lacks the precision.
 #define BENCH_TEST_WITH(function, precision)                                                  \
     {                                                                                         \
 #function " " #precision, bench_run, NULL, NULL, &(BenchTest) { function, precision } \
@@ -122,7 +124,7 @@ typedef struct {
 } BenchTest;
 void bench_run(void **state);
 
-// The bench for tests that need no comparison of threads.
+// The bench for tests that need no comparison of threads; skips the test where there is no such device.
 void bench_open(Bench *bench, int threads);
 void bench_close(Bench *bench);
 
@@ -141,7 +143,7 @@ void bench_upload(Bench *bench, Array array);
 // The device's floats; free them.
 float *bench_download(Bench *bench, Array array);
 
-// The device's elements against the referee's, and bit for bit against the run with one thread.
+// The device's elements against the referee's, and bit for bit against the first run.
 void bench_check(Bench *bench, const char *name, Array array, Tolerance tolerance);
 
 #endif

@@ -1,6 +1,5 @@
 // What ranks do together, run by mpirun as comm_np1 to comm_np4: sums of whole numbers are exact, verdicts and bytes
-// are the same everywhere, shards hold the whole data set. Several nodes are imitated by cutting the ranks of this one
-// into groups, so that the code between nodes runs, too. A rank that fails ends all (CMOCKA_TEST_ABORT).
+// are the same everywhere, shards hold the whole data set. A rank that fails ends all (CMOCKA_TEST_ABORT).
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -9,58 +8,18 @@
 
 #include "comm/parallel_io.h"
 #include "comm/reduce.h"
+#include "tests/nodes.h"
 #include "tests/scratch.h"
 #include "trainer/shards.h"
 
 static Comm real;  // one MPI_Init a process
-
-// The ways in which ranks are cut into nodes; within each, nodes are numbered in the order of their first ranks.
-enum { REAL, PAIRS, ALTERNATING, FIRST_ALONE, LAYOUTS };
-
-static int node_of(int layout, int rank) {
-    switch (layout) {
-        case PAIRS:
-            return rank / 2;
-        case ALTERNATING:
-            return rank % 2;
-        default:
-            return rank > 0;
-    }
-}
-
-// The ranks as if they lay on several nodes; release with layout_close.
-static Comm layout_open(int layout) {
-    Comm comm = real;
-    if (layout == REAL) { return comm; }
-    comm.node = node_of(layout, comm.rank);
-    CHECK_MPI(MPI_Comm_split(comm.world, comm.node, comm.rank, &comm.local));
-    CHECK_MPI(MPI_Comm_rank(comm.local, &comm.local_rank));
-    CHECK_MPI(MPI_Comm_size(comm.local, &comm.local_size));
-    CHECK_MPI(MPI_Comm_split(comm.world, comm.local_rank == 0 ? 0 : MPI_UNDEFINED, comm.rank, &comm.leaders));
-    comm.nodes = 0;
-    comm.node_parts = check_calloc((size_t)comm.size + 1, sizeof *comm.node_parts);
-    for (int r = 0; r < comm.size; r++) {
-        const int node = node_of(layout, r);
-        comm.nodes = node + 1 > comm.nodes ? node + 1 : comm.nodes;
-        for (int later = node + 1; later <= comm.size; later++) { comm.node_parts[later]++; }
-    }
-    comm.part = comm.node_parts[comm.node] + comm.local_rank;
-    return comm;
-}
-
-static void layout_close(Comm *comm, int layout) {
-    if (layout == REAL) { return; }
-    if (comm->leaders != MPI_COMM_NULL) { CHECK_MPI(MPI_Comm_free(&comm->leaders)); }
-    CHECK_MPI(MPI_Comm_free(&comm->local));
-    free(comm->node_parts);
-}
 
 static void test_numbering(void **state) {
     (void)state;
     assert_int_equal(real.nodes, 1);
     assert_int_equal(real.local_size, real.size);
     for (int layout = 0; layout < LAYOUTS; layout++) {
-        Comm comm = layout_open(layout);
+        Comm comm = nodes_open(&real, layout);
         int parts[64], nodes[64];
         CHECK_MPI(MPI_Allgather(&comm.part, 1, MPI_INT, parts, 1, MPI_INT, comm.world));
         CHECK_MPI(MPI_Allgather(&comm.node, 1, MPI_INT, nodes, 1, MPI_INT, comm.world));
@@ -74,7 +33,7 @@ static void test_numbering(void **state) {
         }
         assert_int_equal(comm.node_parts[0], 0);
         assert_int_equal(comm.node_parts[comm.nodes], comm.size);
-        layout_close(&comm, layout);
+        nodes_close(&comm, layout);
     }
 }
 
@@ -159,7 +118,8 @@ static void check_order(const Comm *comm, Device *device, Announced announced, f
 }
 
 static void check_reducer(const Comm *comm, Device *device, size_t count) {
-    Announced announced = {reducer_open(comm, device, count, 2), count};
+    Error error;
+    Announced announced = {reducer_open(comm, device, REDUCE_SHARED, count, 2, &error), count};
     float *gradient = reducer_gradient(announced.reducer), *replica = reducer_replica(announced.reducer, 1);
     for (size_t i = 0; i < count; i++) { assert_true(gradient[i] == 0.0f && replica[i] == 0.0f); }
     for (int round = 1; round <= 4; round++) {
@@ -188,11 +148,13 @@ static void check_reducer(const Comm *comm, Device *device, size_t count) {
 static void test_reducer(void **state) {
     (void)state;
     const size_t counts[] = {0, 1, 2, 3, 5, 1023, 1024, 1025, 16385, 100003};
-    Device *device = device_open(2, PRECISION_FP32);
+    Error error;
+    Device *device = device_open(DEVICE_CPU, 0, 2, PRECISION_FP32, &error);
+    assert_non_null(device);
     for (int layout = 0; layout < LAYOUTS; layout++) {
-        Comm comm = layout_open(layout);
+        Comm comm = nodes_open(&real, layout);
         for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) { check_reducer(&comm, device, counts[i]); }
-        layout_close(&comm, layout);
+        nodes_close(&comm, layout);
     }
     device_close(device);
 }
@@ -202,11 +164,13 @@ static void test_reducer_same_bits(void **state) {
     (void)state;
     enum { COUNT = 5001 };
     static float sums[2][COUNT], root[COUNT];
-    Device *device = device_open(1, PRECISION_FP32);
+    Error error;
+    Device *device = device_open(DEVICE_CPU, 0, 1, PRECISION_FP32, &error);
+    assert_non_null(device);
     for (int layout = 0; layout < LAYOUTS; layout++) {
-        Comm comm = layout_open(layout);
+        Comm comm = nodes_open(&real, layout);
         for (int run = 0; run < 2; run++) {
-            Announced announced = {reducer_open(&comm, device, COUNT, 1), COUNT};
+            Announced announced = {reducer_open(&comm, device, REDUCE_SHARED, COUNT, 1, &error), COUNT};
             float *gradient = reducer_gradient(announced.reducer), *replica = reducer_replica(announced.reducer, 0);
             for (size_t i = 0; i < COUNT; i++) { gradient[i] = 1.0f / (float)(i + 1 + 3 * (size_t)comm.rank); }
             if (run == 1) { device_run(device, announce, &announced); }
@@ -225,7 +189,7 @@ static void test_reducer_same_bits(void **state) {
             reducer_close(announced.reducer);
         }
         assert_memory_equal(sums[0], sums[1], sizeof root);
-        layout_close(&comm, layout);
+        nodes_close(&comm, layout);
     }
     device_close(device);
 }
@@ -271,7 +235,7 @@ static void test_shared_memory(void **state) {
     (void)state;
     const size_t counts[] = {0, 1, 1025};
     for (int layout = 0; layout < LAYOUTS; layout++) {
-        Comm comm = layout_open(layout);
+        Comm comm = nodes_open(&real, layout);
         for (int c = 0; c < 3; c++) {
             const size_t count = counts[c] * (size_t)comm.local_size;
             SharedMemory memory = comm_shared_alloc(&comm, count * sizeof(int32_t));
@@ -286,7 +250,7 @@ static void test_shared_memory(void **state) {
             comm_shared_free(&memory);
             comm_shared_free(&memory);
         }
-        layout_close(&comm, layout);
+        nodes_close(&comm, layout);
     }
 }
 
@@ -307,9 +271,9 @@ static void test_exchange(void **state) {
     (void)state;
     const int64_t counts[] = {0, 1, 3, 1025, 100003};
     for (int layout = 0; layout < LAYOUTS; layout++) {
-        Comm comm = layout_open(layout);
+        Comm comm = nodes_open(&real, layout);
         for (int c = 0; c < 5; c++) { check_exchange(&comm, counts[c]); }
-        layout_close(&comm, layout);
+        nodes_close(&comm, layout);
     }
 }
 
@@ -386,9 +350,9 @@ static void test_shards(void **state) {
         Reviews reviews = make_reviews(sizes[s]);
         const ScratchPath path = share_file(&reviews);
         for (int layout = 0; layout < LAYOUTS; layout++) {
-            Comm comm = layout_open(layout);
+            Comm comm = nodes_open(&real, layout);
             check_shards(&comm, path.text, &reviews);
-            layout_close(&comm, layout);
+            nodes_close(&comm, layout);
         }
         reviews_free(&reviews);
         comm_barrier(&real);
@@ -404,14 +368,14 @@ static void test_bad_shard(void **state) {
         reviews.labels[rows[i]] = 2;
         const ScratchPath path = share_file(&reviews);
         for (int layout = 0; layout < LAYOUTS; layout++) {
-            Comm comm = layout_open(layout);
+            Comm comm = nodes_open(&real, layout);
             Shards shards;
             Error error = {0};
             char expected[64];
             snprintf(expected, sizeof expected, "/train: row %lld: ", (long long)rows[i]);
             assert_false(open_shards(&shards, &comm, path.text, &error));
             assert_error(&error, EX_DATAERR, expected);
-            layout_close(&comm, layout);
+            nodes_close(&comm, layout);
         }
         reviews_free(&reviews);
         comm_barrier(&real);

@@ -34,9 +34,14 @@ static void make_batch(Bench *bench, Batch *b, const int *lengths, int A, int D,
     }
     b->lines = (size_t)b->starts[B];
     b->H = (size_t)(A * D);
-    b->host = (Sequences){b->starts, b->rows, B, A, D};
-    b->device =
-        (Sequences){bench_list(bench, b->starts, (size_t)B + 1), bench_list(bench, b->rows, (size_t)B), B, A, D};
+    b->host = (Sequences){b->starts, b->rows, extent(B), extent((int)b->lines), A, D, b->starts[B]};
+    b->device = (Sequences){bench_list(bench, b->starts, (size_t)B + 1),
+                            bench_list(bench, b->rows, (size_t)B),
+                            extent(B),
+                            extent((int)b->lines),
+                            A,
+                            D,
+                            b->starts[B]};
     b->qkv = bench_random(bench, b->lines * 3 * b->H, scale, 0.0);
 }
 

@@ -38,8 +38,14 @@ static void make_batch(Bench *bench, Batch *b, const int *lengths, int A, int D,
     b->B = (size_t)B;
     b->T = (size_t)b->starts[B];
     b->H = (size_t)(A * D);
-    b->host = (Sequences){b->starts, b->rows, B, A, D};
-    b->device = (Sequences){bench_list(bench, b->starts, b->B + 1), bench_list(bench, b->rows, b->B), B, A, D};
+    b->host = (Sequences){b->starts, b->rows, extent(B), extent((int)b->T), A, D, (int)b->T};
+    b->device = (Sequences){bench_list(bench, b->starts, b->B + 1),
+                            bench_list(bench, b->rows, b->B),
+                            extent(B),
+                            extent((int)b->T),
+                            A,
+                            D,
+                            (int)b->T};
     const double weights = 2.0 / sqrt((double)b->H);
     b->q = bench_random(bench, b->B * b->H, scale, 0.0);
     b->x = bench_random(bench, b->T * b->H, 1.5, 0.0);
@@ -76,7 +82,7 @@ static void check_forward(Bench *bench, const Batch *b, Dropout dropout, Toleran
 // Backward of what check_forward saved.
 static void check_backward(Bench *bench, const Batch *b, bool accumulate, Dropout dropout, Tolerance tolerance) {
     Device *device = bench->device;
-    const int B = b->host.B, A = b->host.A, D = b->host.D;
+    const int A = b->host.A, D = b->host.D;
     Array dcontext = bench_random(bench, b->B * b->H, 1.0, 0.0), dq = empty(bench, b->q.count);
     Array dx = empty(bench, b->x.count), dattended = empty(bench, b->attended.count);
     Array dmixed = empty(bench, b->mixed.count), gradients[4];
@@ -90,7 +96,7 @@ static void check_backward(Bench *bench, const Batch *b, bool accumulate, Dropou
         bench, cls_attention_backward(device, dq.device, dx.device, dattended.device, dmixed.device, dcontext.device,
                                       saved(b), b->x.device, projections(b), b->device, dropout);
         device_sync(device); cls_attention_backward_weight(device, device_gradients, dattended.device, dcontext.device,
-                                                           saved(b), b->q.device, accumulate, B, A, D));
+                                                           saved(b), b->q.device, accumulate, b->host.B, A, D));
     const RefProjectionGradients host = {gradients[0].host, gradients[1].host, gradients[2].host, gradients[3].host};
     ref_cls_attention_backward(dq.host, dx.host, host, dcontext.host, b->q.host, b->x.host, ref_projections(b),
                                accumulate, b->host, dropout);

@@ -50,7 +50,7 @@ static void values_case(Bench *bench, int M, int N, bool in_place, float probabi
     dropout.probability = probability;
     Array in = bench_random(bench, (size_t)M * (size_t)N, 1.0, 0.0);
     Array out = in_place ? in : bench_fill(bench, in.count, (double)NAN);
-    ON_WORKERS(bench, dropout_apply(bench->device, out.device, in.device, device_lines, dropout, M, N));
+    ON_WORKERS(bench, dropout_apply(bench->device, out.device, in.device, device_lines, dropout, extent(M), N));
     ref_dropout_apply(out.host, in.host, lines, dropout, M, N);
     bench_check(bench, "dropout_apply", out, (Tolerance){2e-7, 0.0});
     bench_clear(bench);
@@ -80,7 +80,7 @@ static float *mask_of(Dropout dropout, uint32_t row, int32_t first_position) {
     }
     const Lines lines = {bench_list(&bench, rows, M), bench_list(&bench, positions, M)};
     Array ones = bench_fill(&bench, COUNT, 1.0);
-    ON_WORKERS(&bench, dropout_apply(bench.device, ones.device, ones.device, lines, dropout, M, N));
+    ON_WORKERS(&bench, dropout_apply(bench.device, ones.device, ones.device, lines, dropout, extent(M), N));
     float *mask = bench_download(&bench, ones);
     bench_close(&bench);
     return mask;
@@ -162,8 +162,8 @@ static void test_batch_does_not_matter(void **state) {
     const Lines many = {bench_list(&bench, rows, 12), bench_list(&bench, positions, 12)};
     const Lines few = {bench_list(&bench, few_rows, 2), bench_list(&bench, few_positions, 2)};
     Array big = bench_fill(&bench, 12 * N, 1.0), small = bench_fill(&bench, 2 * N, 1.0);
-    ON_WORKERS(&bench, dropout_apply(bench.device, big.device, big.device, many, usual, 12, N);
-               dropout_apply(bench.device, small.device, small.device, few, usual, 2, N));
+    ON_WORKERS(&bench, dropout_apply(bench.device, big.device, big.device, many, usual, extent(12), N);
+               dropout_apply(bench.device, small.device, small.device, few, usual, extent(2), N));
     float *a = bench_download(&bench, big), *b = bench_download(&bench, small);
     assert_memory_equal(a + 10 * N, b + N, N * sizeof *a);
     assert_memory_equal(a + 11 * N, b, N * sizeof *a);
@@ -187,7 +187,8 @@ static float *attention_mask_of(const uint32_t *rows, int B) {
     }
     bench_upload(&bench, qkv);
     Array out = bench_fill(&bench, (size_t)(B * D * H), 0.0), log_sum = bench_fill(&bench, MOST_LINES * HEADS, 0.0);
-    const Sequences sequences = {device_starts, bench_list(&bench, rows, (size_t)B), B, HEADS, D};
+    const Sequences sequences = {
+        device_starts, bench_list(&bench, rows, (size_t)B), extent(B), extent((int)B * D), HEADS, D, D};
     Dropout dropout = usual;
     dropout.probability = 0.5f;
     ON_WORKERS(&bench, attention_forward(bench.device, out.device, log_sum.device, qkv.device, sequences, dropout));

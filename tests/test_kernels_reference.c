@@ -175,7 +175,7 @@ static void test_tanh(void **state) {
 
 enum { SEQUENCES = 2, T = 5, HEADS = 2, DEPTH = 3, WIDTH = HEADS * DEPTH };
 static const int32_t starts[] = {0, 3, T};
-static const Sequences sequences = {starts, data_rows, SEQUENCES, HEADS, DEPTH};
+static const Sequences sequences = {starts, data_rows, {SEQUENCES, NULL}, {T, NULL}, HEADS, DEPTH, T};
 
 typedef struct {
     double qkv[T * 3 * WIDTH], dout[T * WIDTH];

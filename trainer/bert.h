@@ -67,6 +67,12 @@ typedef struct {
 void bert_forward(BertState *state, const float *parameters, const Batch *batch, DropoutKey key, float *logits,
                   float *losses);
 
+// For recorded steps (kernels.h): from now on, the state's batch is what step_take leaves in its arrays, and its sizes,
+// the step in dropout's key and the losses' scale are read from *step, in device memory.
+BatchArrays bert_state_follow(BertState *state, const Step *step, uint64_t seed);
+// The losses (B) of the last forward, in device memory, and B.
+const float *bert_state_losses(const BertState *state, Extent *B);
+
 // Called by all workers when the gradient is final from element `begin` of the layout on.
 typedef void GradientReady(void *context, size_t begin);
 
@@ -74,5 +80,10 @@ typedef void GradientReady(void *context, size_t begin);
 // shape, or adds it there. ready may be NULL.
 void bert_backward(BertState *state, float *gradient, const float *parameters, float scale, bool accumulate,
                    GradientReady *ready, void *context);
+
+// Forward and backward as parts of a body that device_record runs, of a state that follows a step.
+void bert_record_forward(const BertState *state, const float *parameters);
+void bert_record_backward(const BertState *state, float *gradient, const float *parameters, GradientReady *ready,
+                          void *context);
 
 #endif

@@ -13,14 +13,14 @@ typedef struct {
 } Backward;
 
 // The gradient of a linear layer's parameters.
-static void linear_gradient(const Backward *b, size_t weight, size_t bias, const float *dout, const float *in, int M,
+static void linear_gradient(const Backward *b, size_t weight, size_t bias, const float *dout, const float *in, Extent M,
                             int N, int K) {
     linear_backward_weight(b->state->device, b->gradient + weight, b->gradient + bias, dout, in, b->accumulate, M, N,
                            K);
 }
 
 static void norm_gradient(const Backward *b, size_t weight, size_t bias, const float *dout, const float *normalized,
-                          int M) {
+                          Extent M) {
     layernorm_backward_parameters(b->state->device, b->gradient + weight, b->gradient + bias, dout, normalized,
                                   b->accumulate, M, b->state->bert->H);
 }
@@ -30,22 +30,33 @@ static void backward_classifier(const Backward *b) {
     const BertState *state = b->state;
     const Bert *bert = state->bert;
     Device *device = state->device;
-    const float *p = b->parameters, *last = state->layers[bert->L - 1].out;
-    const int B = state->B, H = bert->H;
-    enter_linear(state, PHASE_LOSS_BACKWARD, 2, B, H, H);
-    cross_entropy(device, state->losses, state->dlogits, state->logits, state->labels, b->scale, B, bert->C);
+    const float *p = b->parameters;
+    const Extent B = state->B;
+    const int H = bert->H;
+    enter_linear(state, PHASE_LOSS_BACKWARD, 1, B.most, H, H);
+    cross_entropy(device, state->losses, state->dlogits, state->logits, state->labels,
+                  (Factor){b->scale, state->step ? &state->step->scale : NULL}, B, bert->C);
     linear_backward_input(device, state->dpooled, state->dlogits, p + bert->classifier_weight, NULL, B, bert->C, H);
     dropout_apply(device, state->dpooled, state->dpooled, cls_lines(state),
                   state_dropout(state, bert->classifier_dropout, SITE_CLASSIFIER), B, H);
     tanh_backward(device, state->dpooled, state->dpooled, state->pooled, B, H);
     linear_backward_input(device, state->dlast, state->dpooled, p + bert->pooler_weight, NULL, B, H, H);
-    device_sync(device);
-    linear_gradient(b, bert->classifier_weight, bert->classifier_bias, state->dlogits, state->dropped, B, bert->C, H);
-    linear_gradient(b, bert->pooler_weight, bert->pooler_bias, state->dpooled, last, B, H, H);
+}
+
+// The parameters of what backward_classifier passed.
+static void classifier_parameters(const Backward *b) {
+    const BertState *state = b->state;
+    const Bert *bert = state->bert;
+    const int H = bert->H;
+    enter_linear(state, PHASE_LOSS_BACKWARD, 1, state->B.most, H, H);
+    linear_gradient(b, bert->classifier_weight, bert->classifier_bias, state->dlogits, state->dropped, state->B,
+                    bert->C, H);
+    linear_gradient(b, bert->pooler_weight, bert->pooler_bias, state->dpooled, state->layers[bert->L - 1].out, state->B,
+                    H, H);
 }
 
 // From dout of the layer's output to dcontext of the attention.
-static void backward_lines(const Backward *b, int l, const float *dout, Lines lines, int M) {
+static void backward_lines(const Backward *b, int l, const float *dout, Lines lines, Extent M) {
     const BertState *state = b->state;
     const Bert *bert = state->bert;
     const BertLayer *layer = &bert->layers[l];
@@ -53,36 +64,36 @@ static void backward_lines(const Backward *b, int l, const float *dout, Lines li
     Device *device = state->device;
     const float *p = b->parameters;
     const int H = bert->H, F = bert->F;
-    enter_phase(state, PHASE_LAYERNORM_BACKWARD, 0, 4.0 * M * H);
+    enter_phase(state, PHASE_LAYERNORM_BACKWARD, 0, 4.0 * M.most * H);
     layernorm_backward_input(device, state->doutput_sum, dout, s->output_normalized, s->output_rstd,
                              p + layer->output_norm_weight, M, H);
     dropout_apply(device, state->doutput, state->doutput_sum, lines,
                   state_dropout(state, bert->hidden_dropout, layer_site(l, SITE_OUTPUT)), M, H);
-    enter_linear(state, PHASE_FEED_FORWARD_BACKWARD, 2, M, F, H);
+    enter_linear(state, PHASE_FEED_FORWARD_BACKWARD, 2, M.most, F, H);
     linear_gelu_backward_input(device, state->dup, state->doutput, p + layer->down_weight, s->derivative, M, H, F);
     linear_backward_input(device, state->dattention_out, state->dup, p + layer->up_weight, state->doutput_sum, M, F, H);
-    enter_phase(state, PHASE_LAYERNORM_BACKWARD, 0, 4.0 * M * H);
+    enter_phase(state, PHASE_LAYERNORM_BACKWARD, 0, 4.0 * M.most * H);
     layernorm_backward_input(device, state->dattention_sum, state->dattention_out, s->attention_normalized,
                              s->attention_rstd, p + layer->attention_norm_weight, M, H);
     dropout_apply(device, state->dattention, state->dattention_sum, lines,
                   state_dropout(state, bert->hidden_dropout, layer_site(l, SITE_ATTENTION_OUTPUT)), M, H);
-    enter_linear(state, PHASE_ATTENTION_OUTPUT_BACKWARD, 1, M, H, H);
+    enter_linear(state, PHASE_ATTENTION_OUTPUT_BACKWARD, 1, M.most, H, H);
     linear_backward_input(device, state->dcontext, state->dattention, p + layer->attention_weight, NULL, M, H, H);
 }
 
 // The parameters of what backward_lines passed.
-static void backward_parameters(const Backward *b, int l, const float *dout, int M) {
+static void backward_parameters(const Backward *b, int l, const float *dout, Extent M) {
     const BertState *state = b->state;
     const Bert *bert = state->bert;
     const BertLayer *layer = &bert->layers[l];
     const LayerState *s = &state->layers[l];
     const int H = bert->H, F = bert->F;
-    enter_linear(state, PHASE_FEED_FORWARD_BACKWARD, 2, M, F, H);
+    enter_linear(state, PHASE_FEED_FORWARD_BACKWARD, 2, M.most, F, H);
     linear_gradient(b, layer->down_weight, layer->down_bias, state->doutput, s->activated, M, H, F);
     linear_gradient(b, layer->up_weight, layer->up_bias, state->dup, s->attention_out, M, F, H);
-    enter_linear(state, PHASE_ATTENTION_OUTPUT_BACKWARD, 1, M, H, H);
+    enter_linear(state, PHASE_ATTENTION_OUTPUT_BACKWARD, 1, M.most, H, H);
     linear_gradient(b, layer->attention_weight, layer->attention_bias, state->dattention, s->context, M, H, H);
-    enter_phase(state, PHASE_LAYERNORM_BACKWARD, 0, 4.0 * M * H);
+    enter_phase(state, PHASE_LAYERNORM_BACKWARD, 0, 4.0 * M.most * H);
     norm_gradient(b, layer->output_norm_weight, layer->output_norm_bias, dout, s->output_normalized, M);
     norm_gradient(b, layer->attention_norm_weight, layer->attention_norm_bias, state->dattention_out,
                   s->attention_normalized, M);
@@ -95,13 +106,14 @@ static void backward_attention(const Backward *b, int l, float *dx, const float 
     const BertLayer *layer = &bert->layers[l];
     const LayerState *s = &state->layers[l];
     Device *device = state->device;
-    const int T = state->T, H = bert->H;
+    const Extent T = state->T;
+    const int H = bert->H;
     device_sync(device);
-    enter_phase(state, PHASE_ATTENTION_BACKWARD, 10 * state->squares * H, 8.0 * T * H);
+    enter_phase(state, PHASE_ATTENTION_BACKWARD, 10 * state->squares * H, 8.0 * T.most * H);
     attention_backward(device, state->dqkv, state->dcontext, s->context, s->log_sum, s->qkv, state_sequences(state),
                        state_dropout(state, bert->attention_dropout, layer_site(l, SITE_ATTENTION)));
     device_sync(device);
-    enter_linear(state, PHASE_QKV_BACKWARD, 2, T, 3 * H, H);
+    enter_linear(state, PHASE_QKV_BACKWARD, 2, T.most, 3 * H, H);
     linear_backward_input(device, dx, state->dqkv, b->parameters + layer->qkv_weight, state->dattention_sum, T, 3 * H,
                           H);
     linear_gradient(b, layer->qkv_weight, layer->qkv_bias, state->dqkv, x, T, 3 * H, H);
@@ -113,15 +125,17 @@ static void backward_last_attention(const Backward *b, int l, float *dx, const f
     const BertLayer *layer = &bert->layers[l];
     const LayerState *s = &state->layers[l];
     Device *device = state->device;
-    const int B = state->B, H = bert->H;
+    const Extent B = state->B;
+    const int H = bert->H;
     const size_t square = (size_t)H * (size_t)H, width = (size_t)H;
     const float *weight = b->parameters + layer->qkv_weight;
     float *dweight = b->gradient + layer->qkv_weight, *dbias = b->gradient + layer->qkv_bias;
-    enter_phase(state, PHASE_ATTENTION_BACKWARD, 8.0 * B * H * H + 10.0 * state->T * bert->A * H, 2.0 * state->T * H);
+    enter_phase(state, PHASE_ATTENTION_BACKWARD, 8.0 * B.most * H * H + 10.0 * state->T.most * bert->A * H,
+                2.0 * state->T.most * H);
     cls_attention_backward(device, state->dquery, dx, state->dattended, state->dmixed, state->dcontext, s->attention, x,
                            cls_projections(bert, b->parameters, l), state_sequences(state),
                            state_dropout(state, bert->attention_dropout, layer_site(l, SITE_ATTENTION)));
-    enter_linear(state, PHASE_QKV_BACKWARD, 2, B, H, H);
+    enter_linear(state, PHASE_QKV_BACKWARD, 2, B.most, H, H);
     linear_backward_input(device, state->dcls, state->dquery, weight, state->dattention_sum, B, H, H);
     device_sync(device);
     cls_attention_backward_weight(
@@ -135,11 +149,12 @@ static void backward_last_attention(const Backward *b, int l, float *dx, const f
 static void backward_layer(const Backward *b, int l, float *dx, const float *dout) {
     const BertState *state = b->state;
     const bool last = l == state->bert->L - 1;
-    const int M = last ? state->B : state->T;
+    const Extent M = last ? state->B : state->T;
     const float *x = l ? state->layers[l - 1].out : state->input;
     backward_lines(b, l, dout, last ? cls_lines(state) : token_lines(state), M);
     (last ? backward_last_attention : backward_attention)(b, l, dx, x);
     backward_parameters(b, l, dout, M);
+    if (last) { classifier_parameters(b); }
     device_sync(state->device);
 }
 
@@ -147,18 +162,17 @@ static void backward_embeddings(const Backward *b, float *dx) {
     const BertState *state = b->state;
     const Bert *bert = state->bert;
     Device *device = state->device;
-    const int T = state->T, H = bert->H;
-    enter_phase(state, PHASE_EMBEDDING_BACKWARD, 0, 7.0 * T * H);
-    if (!b->accumulate) {
-        device_zero(device, b->gradient + bert->word, (bert->norm_weight - bert->word) * sizeof(float));
-    }
+    const Extent T = state->T;
+    const int H = bert->H;
+    enter_phase(state, PHASE_EMBEDDING_BACKWARD, 0, 7.0 * T.most * H);
     dropout_apply(device, dx, dx, token_lines(state), state_dropout(state, bert->hidden_dropout, SITE_EMBEDDING), T, H);
     layernorm_backward_input(device, state->doutput_sum, dx, state->embedding_normalized, state->embedding_rstd,
                              b->parameters + bert->norm_weight, T, H);
     device_sync(device);
     norm_gradient(b, bert->norm_weight, bert->norm_bias, dx, state->embedding_normalized, T);
     embedding_backward(device, b->gradient + bert->word, b->gradient + bert->position, b->gradient + bert->type,
-                       state->doutput_sum, state->ids, state->positions, bert->padding, T, H);
+                       state->doutput_sum, state->ids, state->positions, bert->padding, b->accumulate, bert->V, bert->P,
+                       T, H);
     device_sync(device);
 }
 
@@ -178,6 +192,13 @@ static void backward(void *context) {
     }
     backward_embeddings(b, state->dx[0]);
     report_ready(b, 0);
+}
+
+void bert_record_backward(const BertState *state, float *gradient, const float *parameters, GradientReady *ready,
+                          void *context) {
+    CHECK(state->training && state->step);
+    Backward b = {state, gradient, parameters, 0.0f, false, ready, context};
+    backward(&b);
 }
 
 void bert_backward(BertState *state, float *gradient, const float *parameters, float scale, bool accumulate,

@@ -87,6 +87,7 @@ BertState *bert_state_open(Device *device, const Bert *bert, int sequences, int 
         .device = device, .bert = bert, .training = training, .max_sequences = sequences, .max_tokens = tokens};
     const int64_t T = tokens, B = sequences, H = bert->H;
     alloc_batch(state);
+    state->sum = floats(state, T, H);
     state->embedding_normalized = floats(state, T, H);
     state->embedding_rstd = floats(state, T, 1);
     state->input = floats(state, T, H);
@@ -108,4 +109,22 @@ void bert_state_close(BertState *state) {
     free(state->owned);
     free(state->layers);
     free(state);
+}
+
+BatchArrays bert_state_follow(BertState *state, const Step *step, uint64_t seed) {
+    state->step = step;
+    state->key.seed = seed;
+    state->T = (Extent){state->max_tokens, &step->tokens};
+    state->B = (Extent){state->max_sequences, &step->sequences};
+    return (BatchArrays){.ids = state->ids,
+                         .positions = state->positions,
+                         .rows = state->rows,
+                         .starts = state->starts,
+                         .labels = state->labels,
+                         .sequence_rows = state->sequence_rows};
+}
+
+const float *bert_state_losses(const BertState *state, Extent *B) {
+    *B = state->B;
+    return state->losses;
 }

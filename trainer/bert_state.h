@@ -28,11 +28,13 @@ struct BertState {
     void **owned;  // all device memory
     int owned_count;
     // The batch in device memory, as in Batch; cls_positions are zeros.
-    int B, T;
+    Extent B, T;
     double squares;  // sum of the squared lengths of the sequences
     int32_t *ids, *positions, *starts, *labels, *cls_positions;
     uint32_t *rows, *sequence_rows;
     DropoutKey key;
+    const Step *step;                                     // that the state follows; NULL: none
+    float *sum;                                           // (T, H) of a half layer, before its normalisation
     float *embedding_normalized, *embedding_rstd;         // (T, H), (T)
     float *input;                                         // (T, H) of the first layer
     LayerState *layers;                                   // (L)
@@ -52,7 +54,8 @@ enum { SITE_EMBEDDING = 0, SITE_CLASSIFIER = 1, SITE_LAYER = 2, SITES_PER_LAYER 
 enum { SITE_ATTENTION = 0, SITE_ATTENTION_OUTPUT = 1, SITE_OUTPUT = 2 };
 
 static inline Dropout state_dropout(const BertState *state, float probability, int site) {
-    return (Dropout){state->training ? probability : 0.0f, state->key.seed, state->key.step, (uint32_t)site};
+    return (Dropout){state->training ? probability : 0.0f, state->key.seed, state->key.step, (uint32_t)site,
+                     state->step ? &state->step->step : NULL};
 }
 
 static inline int layer_site(int layer, int site) { return SITE_LAYER + SITES_PER_LAYER * layer + site; }
@@ -62,7 +65,7 @@ static inline Lines cls_lines(const BertState *state) { return (Lines){state->se
 
 static inline Sequences state_sequences(const BertState *state) {
     const Bert *bert = state->bert;
-    return (Sequences){state->starts, state->sequence_rows, state->B, bert->A, bert->H / bert->A};
+    return (Sequences){state->starts, state->sequence_rows, state->B, state->T, bert->A, bert->H / bert->A, bert->P};
 }
 
 // Of layer l among the parameters p.

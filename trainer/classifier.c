@@ -49,7 +49,8 @@ static bool open_weights(Classifier *classifier, Error *error) {
         return error_set(error, EX_DATAERR, "%s: not fine-tuned yet: model.safetensors lacks %s; use `bertune train`",
                          classifier->directory, fresh);
     }
-    classifier->device = device_open(omp_get_max_threads(), classifier->precision);
+    classifier->device = device_open(DEVICE_CPU, 0, omp_get_max_threads(), classifier->precision, error);
+    if (!classifier->device) { return false; }
     const size_t bytes = bert->layout.total * sizeof(float);
     classifier->parameters = device_alloc(classifier->device, bytes);
     device_upload(classifier->device, classifier->parameters, classifier->weights.parameters, bytes);
@@ -59,7 +60,7 @@ static bool open_weights(Classifier *classifier, Error *error) {
 
 bool classifier_open(Classifier *classifier, const char *path, Precision precision, Error *error) {
     memset(classifier, 0, sizeof *classifier);
-    const char *lacks = device_lacks(precision);
+    const char *lacks = device_lacks(DEVICE_CPU, 0, precision);
     if (lacks) { return error_set(error, EX_CONFIG, "--precision: %s", lacks); }
     classifier->precision = precision;
     char vocabulary[PATH_MAX];

@@ -13,12 +13,13 @@ static const char usage[] =
     "       mpirun -np N bertune bench CONFIG.yaml ...\n"
     "Times the phases of training steps as `bertune train` would take them, beside the machine's\n"
     "multiply-add peak and copy bandwidth. Leaves no files. Of several ranks the figures are those of\n"
-    "rank 0.\n\n"
-    "  --steps N         steps to time, after 10 that are not [50]\n"
+    "rank 0. On a GPU a step is one recorded graph and has no phases, unless run.profile=true takes it\n"
+    "apart.\n\n"
+    "  --steps N         steps to time, after some that are not [50]\n"
     "  --format FORMAT   text | json [text]\n"
     "  --help, --version\n";
 
-enum { WARM_UP = 10 };
+enum { WARM_UP = 10, WARM_UP_RECORDED = 64 };
 
 typedef struct {
     int64_t steps;
@@ -33,8 +34,8 @@ static const struct option long_options[] = {{"steps", required_argument, NULL, 
 
 static bool take_steps(Trainer *trainer, Bench *bench, Error *error) {
     const int64_t per_epoch = trainer->batches.steps;
-    for (int64_t i = -WARM_UP; i < bench->steps; i++) {
-        if (i == 0) { profile_reset(trainer->profile); }
+    for (int64_t i = trainer->recorded ? -WARM_UP_RECORDED : -WARM_UP; i < bench->steps; i++) {
+        if (i == 0 && trainer->profile) { profile_reset(trainer->profile); }
         if (trainer->progress.step % per_epoch == 0) {
             trainer_begin_epoch(trainer, trainer->progress.step / per_epoch);
         }
@@ -50,6 +51,36 @@ static int by_size(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+typedef struct {
+    double mean, median, best;  // milliseconds
+} Times;
+
+static void print_text(const Trainer *trainer, const char *precision, const Times *times) {
+    char device[320];
+    describe_device(trainer->device, device, sizeof device);
+    if (trainer->profile) { profile_print(trainer->profile, stdout); }
+    if (trainer->recorded) { printf("a step is a graph of %d launches\n", recorded_nodes(trainer->recorded)); }
+    printf("%d rank%s %s, %s: median step %.*f ms, best %.*f ms\n", trainer->comm.size,
+           trainer->comm.size == 1 ? "" : "s", device, precision, trainer->recorded ? 4 : 2, times->median,
+           trainer->recorded ? 4 : 2, times->best);
+}
+
+static void print_json(const Trainer *trainer, const char *precision, const Times *times) {
+    json_t *json = json_pack("{ss,ss,ss,si,si,sf,sf,sf}", "device", device_name(trainer->device), "device_model",
+                             device_model(trainer->device), "precision", precision, "threads",
+                             device_threads(trainer->device), "world_size", trainer->comm.size, "mean_milliseconds",
+                             times->mean, "median_milliseconds", times->median, "best_milliseconds", times->best);
+    if (trainer->recorded) { json_object_set_new(json, "launches", json_integer(recorded_nodes(trainer->recorded))); }
+    if (trainer->profile) {
+        json_t *profile = profile_json(trainer->profile);
+        json_object_update(json, profile);
+        json_decref(profile);
+    }
+    json_dumpf(json, stdout, JSON_REAL_PRECISION(9));
+    puts("");
+    json_decref(json);
+}
+
 // Rank 0 only.
 static void report(const Trainer *trainer, Bench *bench) {
     char precision[16];
@@ -59,22 +90,7 @@ static void report(const Trainer *trainer, Bench *bench) {
     for (int64_t i = 0; i < bench->steps; i++) { sum += bench->seconds[i]; }
     const double mean = 1e3 * sum / (double)bench->steps;
     const double best = 1e3 * bench->seconds[0], median = 1e3 * bench->seconds[bench->steps / 2];
-    const int ranks = trainer->comm.size, threads = device_threads(trainer->device);
-    if (!bench->json) {
-        profile_print(trainer->profile, stdout);
-        printf("%d rank%s x %d thread%s on %s, %s: median step %.2f ms, best %.2f ms\n", ranks, ranks == 1 ? "" : "s",
-               threads, threads == 1 ? "" : "s", device_name(), precision, median, best);
-        return;
-    }
-    json_t *json = json_pack("{ss,ss,si,si,sf,sf,sf}", "device", device_name(), "precision", precision, "threads",
-                             threads, "world_size", ranks, "mean_milliseconds", mean, "median_milliseconds", median,
-                             "best_milliseconds", best);
-    json_t *profile = profile_json(trainer->profile);
-    json_object_update(json, profile);
-    json_dumpf(json, stdout, JSON_REAL_PRECISION(9));
-    puts("");
-    json_decref(profile);
-    json_decref(json);
+    (bench->json ? print_json : print_text)(trainer, precision, &(Times){mean, median, best});
 }
 
 static int run(Bench *bench, int argc, char **argv) {

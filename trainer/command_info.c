@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "comm/nccl_api.h"
 #include "kernels/kernels.h"
 #include "trainer/commands.h"
 
@@ -22,14 +23,53 @@ static void print_libraries(void) {
     printf("jansson: %s\n", JANSSON_VERSION);
 }
 
+static void print_gpu(int index) {
+    DeviceInfo gpu;
+    Error error;
+    if (!device_describe(DEVICE_CUDA, index, &gpu, &error)) {
+        printf("gpu %d: %s\n", index, error.text);
+        return;
+    }
+    printf("gpu %d: %s, GPU-", index, gpu.name);
+    for (size_t i = 0; i < sizeof gpu.uuid; i++) {
+        printf("%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", gpu.uuid[i]);
+    }
+    printf(", compute capability %d.%d, %d multiprocessors, %zu MiB, reached by", gpu.major, gpu.minor,
+           gpu.multiprocessors, gpu.memory >> 20);
+    for (int i = 0; i < 64; i++) {
+        if (gpu.peers >> i & 1) { printf(" %d", i); }
+    }
+    printf("%s\n", gpu.peers ? "" : " none");
+    if (index == 0) { printf("driver: CUDA %d.%d\n", gpu.driver / 1000, gpu.driver % 1000 / 10); }
+}
+
+static void print_gpus(void) {
+    const char *none = "";
+    Error error;
+    const int count = device_count(DEVICE_CUDA, &none);
+    const Nccl *nccl = nccl_load(&error);
+    if (nccl) {
+        printf("nccl: %d.%d.%d\n", nccl->version / 10000, nccl->version / 100 % 100, nccl->version % 100);
+    } else {
+        printf("nccl: none: %s\n", error.text);
+    }
+    printf("gpus: %d%s%s\n", count, count ? "" : ": ", count ? "" : none);
+    for (int i = 0; i < count; i++) { print_gpu(i); }
+}
+
 static void print_info(void) {
-    printf("version: %s\ncommit: %s\ncompiler: %s\nbackends: cpu\ncuda: not built\n", BERTUNE_VERSION, BERTUNE_COMMIT,
-           BERTUNE_COMPILER);
+    const bool cuda = strncmp(device_built(DEVICE_CUDA), "not", 3) != 0;
+    printf("version: %s\ncommit: %s\ncompiler: %s\nbackends: cpu%s\ncuda: %s\n", BERTUNE_VERSION, BERTUNE_COMMIT,
+           BERTUNE_COMPILER, cuda ? " cuda" : "", device_built(DEVICE_CUDA));
     print_libraries();
+    DeviceInfo processor;
+    Error error;
+    CHECK(device_describe(DEVICE_CPU, 0, &processor, &error));
+    if (cuda) { print_gpus(); }
     char host[64] = "";
     gethostname(host, sizeof host - 1);
-    printf("host: %s\nprocessors: %d\ninstruction set: %s\nbf16: %s\n", host, omp_get_num_procs(),
-           device_instructions(), device_lacks(PRECISION_BF16) ? "no" : "yes");
+    printf("host: %s\nprocessors: %d\ninstruction set: %s\nbf16: %s\n", host, omp_get_num_procs(), processor.name,
+           device_lacks(DEVICE_CPU, 0, PRECISION_BF16) ? "no" : "yes");
 }
 
 int command_info(int argc, char **argv) {

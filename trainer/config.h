@@ -15,7 +15,7 @@ typedef enum { SCHEDULE_CONSTANT, SCHEDULE_CONSTANT_WITH_WARMUP, SCHEDULE_LINEAR
 typedef enum { DECAY_ALL, DECAY_NO_BIAS_NORM } DecayScope;
 typedef enum { DETERMINISM_OFF, DETERMINISM_RUN, DETERMINISM_ELASTIC } Determinism;
 typedef enum { RANKS_ROOT, RANKS_ALL } EvaluationRanks;
-typedef enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } DeviceChoice;
+typedef enum { CHOICE_AUTO, CHOICE_CPU, CHOICE_CUDA } DeviceChoice;
 
 // Plain data without pointers: rank 0 reads it and sends it to the others as bytes. The help texts of
 // config_options.c say what each field means.
@@ -40,6 +40,7 @@ typedef struct {
     int64_t evaluation_batch_size, evaluation_ranks;
     char run_dir[CONFIG_TEXT_SIZE];
     int64_t device;
+    bool share_gpu;
     char resume[CONFIG_TEXT_SIZE];  // auto, never, or a checkpoint directory
     double max_time, step_timeout;
     bool profile;

@@ -59,6 +59,8 @@ const Option config_options[] = {
      "root: rank 0 alone | all"},
     {"run.dir", OPTION_TEXT, FIELD(run_dir), "runs/waimai", 0, 0, false, NULL, "where everything of the run goes"},
     {"run.device", OPTION_CHOICE, FIELD(device), "auto", 0, 0, false, "auto|cpu|cuda", "where to compute"},
+    {"run.share_gpu", OPTION_BOOLEAN, FIELD(share_gpu), "false", 0, 0, false, NULL,
+     "let ranks without a GPU of their own take turns on one, through host memory"},
     {"run.resume", OPTION_TEXT, FIELD(resume), "auto", 0, 0, false, NULL,
      "auto: go on from the newest valid checkpoint | never | a checkpoint directory"},
     {"run.max_time", OPTION_REAL, FIELD(max_time), "0", 0, LARGE, false, NULL, "seconds; 0: no limit"},

@@ -22,7 +22,7 @@ typedef struct {
     const Layout *layout;
     const Slice *slices;
     int count;
-    bool everything;  // is decayed
+    int64_t scope;
     AdamW decayed, plain;
 } Update;
 
@@ -32,18 +32,24 @@ static void update_slice(const Update *u, Slice slice, bool decay) {
                  b->gradient + slice.begin, decay ? u->decayed : u->plain, slice.end - slice.begin);
 }
 
-// One call for each run of neighbouring tensors with the same decay; with the scope `all` that is the whole slice.
+int optimizer_part(const Layout *layout, int64_t scope, int first, Slice *part, bool *decay) {
+    int i = first;
+    *decay = scope == DECAY_ALL || layout->tensors[i].decay;
+    part->begin = layout->tensors[i].offset;
+    while (i < layout->count && (scope == DECAY_ALL || layout->tensors[i].decay) == *decay) { i++; }
+    part->end = i < layout->count ? layout->tensors[i].offset : layout->total;
+    return i;
+}
+
 static void update(void *context) {
     const Update *u = context;
-    const Layout *layout = u->layout;
-    for (int i = 0; i < layout->count;) {
-        const bool decay = u->everything || layout->tensors[i].decay;
-        const size_t begin = layout->tensors[i].offset;
-        while (i < layout->count && (u->everything || layout->tensors[i].decay) == decay) { i++; }
-        const size_t end = i < layout->count ? layout->tensors[i].offset : layout->total;
+    Slice part;
+    bool decay;
+    for (int i = 0; i < u->layout->count;) {
+        i = optimizer_part(u->layout, u->scope, i, &part, &decay);
         for (int s = 0; s < u->count; s++) {
-            const Slice slice = {u->slices[s].begin > begin ? u->slices[s].begin : begin,
-                                 u->slices[s].end < end ? u->slices[s].end : end};
+            const Slice slice = {u->slices[s].begin > part.begin ? u->slices[s].begin : part.begin,
+                                 u->slices[s].end < part.end ? u->slices[s].end : part.end};
             if (slice.begin < slice.end) { update_slice(u, slice, decay); }
         }
     }
@@ -51,7 +57,7 @@ static void update(void *context) {
 
 void optimizer_update(Device *device, OptimizerBuffers buffers, const Layout *layout, const Slice *slices, int count,
                       int64_t scope, AdamW adamw) {
-    Update context = {device, buffers, layout, slices, count, scope == DECAY_ALL, adamw, adamw};
+    Update context = {device, buffers, layout, slices, count, scope, adamw, adamw};
     context.plain.decay = 1.0f;
     device_run(device, update, &context);
 }

@@ -10,6 +10,10 @@
 // torch.nn.utils.clip_grad_norm_.
 AdamW optimizer_factors(const Config *config, double rate, int64_t step, double gradient_norm);
 
+// The longest run of neighbouring tensors from tensor `first` on that are all decayed or all not; gives the tensor
+// behind it. With the scope `all` that is the whole layout.
+int optimizer_part(const Layout *layout, int64_t scope, int first, Slice *part, bool *decay);
+
 // Buffers of the layout in device memory.
 typedef struct {
     float *parameters, *first_moment, *second_moment;

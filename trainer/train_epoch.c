@@ -6,11 +6,9 @@
 #include "trainer/number.h"
 #include "trainer/trainer.h"
 
-void trainer_begin_epoch(Trainer *trainer, int64_t epoch) {
-    int sequences, tokens;
-    batches_epoch(&trainer->batches, epoch, &sequences, &tokens);
+// Room for batches of a size; a tenth to spare, so that few epochs ask for more.
+static void make_room(Trainer *trainer, int sequences, int tokens) {
     if (sequences <= trainer->state_sequences && tokens <= trainer->state_tokens) { return; }
-    // A tenth to spare, so that few epochs ask for more.
     if (sequences > trainer->state_sequences) { trainer->state_sequences = sequences; }
     if (tokens > trainer->state_tokens) { trainer->state_tokens = tokens + tokens / 10; }
     bert_state_close(trainer->state);
@@ -20,6 +18,22 @@ void trainer_begin_epoch(Trainer *trainer, int64_t epoch) {
     bert_state_profile(trainer->state, trainer->profile);
     batch_alloc(&trainer->batch, trainer->state_sequences, trainer->state_tokens);
     trainer->losses = check_realloc(trainer->losses, (size_t)trainer->state_sequences, sizeof *trainer->losses);
+}
+
+void trainer_begin_epoch(Trainer *trainer, int64_t epoch) {
+    int sizes[2];
+    batches_epoch(&trainer->batches, epoch, &sizes[0], &sizes[1]);
+    if (!trainer->recorded) {
+        make_room(trainer, sizes[0], sizes[1]);
+        return;
+    }
+    // NCCL wants its sums recorded by all ranks at the same time.
+    comm_largest(&trainer->comm, sizes, 2);
+    make_room(trainer, sizes[0], sizes[1]);
+    const int64_t end = (epoch + 1) * trainer->batches.steps;
+    recorded_begin(trainer->recorded, trainer->state, trainer->progress.step, end);
+    run_log(trainer->log, "epoch %lld: steps are replays of a graph of %d launches", (long long)epoch + 1,
+            recorded_nodes(trainer->recorded));
 }
 
 // Losses and predictions of the validation rows, on rank 0 (root) or on all ranks (all).

@@ -9,16 +9,9 @@
 #include "trainer/stop.h"
 #include "trainer/trainer.h"
 
-// What this build and device cannot do.
 static bool check_support(const Config *config, Error *error) {
-    if (config->device == DEVICE_CUDA) {
-        return error_set(error, EX_UNAVAILABLE,
-                         "run.device: cuda: this bertune was built without the CUDA backend; use cpu or auto");
-    }
-    if (config->determinism == DETERMINISM_ELASTIC) {
-        return error_set(error, EX_CONFIG, "train.determinism: elastic is not available in this version; use run");
-    }
-    return true;
+    return config->determinism != DETERMINISM_ELASTIC ||
+           error_set(error, EX_CONFIG, "train.determinism: elastic is not available in this version; use run");
 }
 
 static bool share_config(Trainer *trainer, const char *path, char *const *overrides, int count, Error *error) {
@@ -28,9 +21,23 @@ static bool share_config(Trainer *trainer, const char *path, char *const *overri
     }
     if (!comm_agree(&trainer->comm, ok, error)) { return false; }
     comm_broadcast(&trainer->comm, &trainer->config, sizeof trainer->config);
-    const char *lacks = device_lacks((Precision)trainer->config.precision);
-    ok = !lacks || error_set(error, EX_CONFIG, "train.precision: %s (host %s)", lacks, trainer->comm.host);
-    return comm_agree(&trainer->comm, ok, error);
+    return true;
+}
+
+// Chooses this rank's device and opens it.
+static bool open_device(Trainer *trainer, Error *error) {
+    static const PlacementWish wishes[] = {
+        [CHOICE_AUTO] = WISH_AUTO, [CHOICE_CPU] = WISH_CPU, [CHOICE_CUDA] = WISH_CUDA};
+    const Comm *comm = &trainer->comm;
+    const Config *config = &trainer->config;
+    Placement *placement = &trainer->placement;
+    const Precision precision = (Precision)config->precision;
+    if (!placement_choose(comm, wishes[config->device], config->share_gpu, placement, error)) { return false; }
+    const char *lacks = device_lacks(placement->kind, placement->index, precision);
+    const bool able = !lacks || error_set(error, EX_CONFIG, "train.precision: %s (host %s)", lacks, comm->host);
+    if (!comm_agree(comm, able, error)) { return false; }
+    trainer->device = device_open(placement->kind, placement->index, comm_threads(comm), precision, error);
+    return comm_agree(comm, trainer->device != NULL, error);
 }
 
 // Every rank opens the file with the others; rank 0 has verified its bytes first.
@@ -220,8 +227,9 @@ static bool share_weights(Trainer *trainer, Error *error) {
     ok = comm_agree(comm, ok, error);
     if (ok) {
         comm_broadcast(comm, &trainer->progress, sizeof trainer->progress);
-        trainer->reducer = reducer_open(comm, trainer->device, total, REPLICAS);
-        fill_replicas(trainer, moments);
+        trainer->reducer = reducer_open(comm, trainer->device, trainer->placement.transport, total, REPLICAS, error);
+        ok = trainer->reducer != NULL;
+        if (ok) { fill_replicas(trainer, moments); }
     }
     free(moments);
     return ok;
@@ -241,7 +249,17 @@ static bool open_reports(Trainer *trainer, Error *error) {
     return ok;
 }
 
+void describe_device(const Device *device, char *text, size_t size) {
+    const int threads = device_threads(device);
+    if (device_kind(device) == DEVICE_CPU) {
+        snprintf(text, size, "x %d thread%s on %s", threads, threads == 1 ? "" : "s", device_name(device));
+    } else {
+        snprintf(text, size, "on %s (%s)", device_name(device), device_model(device));
+    }
+}
+
 static void report_start(Trainer *trainer) {
+    const Config *config = &trainer->config;
     Metrics *metrics = &trainer->metrics;
     const ModelConfig *model = &trainer->model.config;
     const Bert *bert = &trainer->bert;
@@ -252,7 +270,8 @@ static void report_start(Trainer *trainer) {
     metrics_text(metrics, "version", BERTUNE_VERSION);
     metrics_integer(metrics, "world_size", trainer->comm.size);
     metrics_integer(metrics, "nodes", trainer->comm.nodes);
-    metrics_text(metrics, "device", device_name());
+    metrics_text(metrics, "device", device_name(trainer->device));
+    metrics_text(metrics, "device_model", device_model(trainer->device));
     metrics_integer(metrics, "threads", device_threads(trainer->device));
     metrics_integer(metrics, "parameters", (int64_t)bert->layout.total + untrained);
     metrics_integer(metrics, "trained_parameters", (int64_t)bert->layout.total);
@@ -263,9 +282,13 @@ static void report_start(Trainer *trainer) {
     metrics_integer(metrics, "step", trainer->progress.step);
     if (trainer->resumed_from[0]) { metrics_text(metrics, "resumed_from", trainer->resumed_from); }
     metrics_end(metrics);
-    fprintf(stderr, "bertune: %d rank%s x %d thread%s on %s, %lld training and %lld validation rows, %lld steps%s%s\n",
-            trainer->comm.size, trainer->comm.size == 1 ? "" : "s", device_threads(trainer->device),
-            device_threads(trainer->device) == 1 ? "" : "s", device_name(), (long long)trainer->train.reviews.rows,
+    char device[320];
+    describe_device(trainer->device, device, sizeof device);
+    if (config->device == CHOICE_AUTO && strncmp(device_built(DEVICE_CUDA), "not", 3) != 0) {
+        fprintf(stderr, "bertune: run.device: %s\n", trainer->placement.why);
+    }
+    fprintf(stderr, "bertune: %d rank%s %s, %lld training and %lld validation rows, %lld steps%s%s\n",
+            trainer->comm.size, trainer->comm.size == 1 ? "" : "s", device, (long long)trainer->train.reviews.rows,
             (long long)trainer->validation.reviews.rows, (long long)trainer->last_step,
             trainer->resumed_from[0] ? ", going on from " : "", trainer->resumed_from);
 }
@@ -286,6 +309,22 @@ static void plan(Trainer *trainer) {
     trainer->finished = finished;
 }
 
+// Steps that are recorded have no phases.
+static void open_recorded(Trainer *trainer) {
+    const RecordedUse use = {.comm = &trainer->comm,
+                             .config = &trainer->config,
+                             .device = trainer->device,
+                             .bert = &trainer->bert,
+                             .reducer = trainer->reducer,
+                             .parameters = trainer->parameters,
+                             .first_moment = trainer->first_moment,
+                             .second_moment = trainer->second_moment,
+                             .batches = &trainer->batches,
+                             .word_row = trainer->word_row,
+                             .total_steps = trainer->total_steps};
+    if (!trainer->config.profile && recorded_possible(&use)) { trainer->recorded = recorded_open(use); }
+}
+
 bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, char *const *overrides, int count,
                   Error *error) {
     memset(trainer, 0, sizeof *trainer);
@@ -296,8 +335,7 @@ bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, cha
     if (!comm_init(comm, error) || !share_config(trainer, config_path, overrides, count, error)) { return false; }
     if (use == TRAINER_RUN) { stop_watch(trainer->config.max_time); }
     run_directory_init(&trainer->run, trainer->config.run_dir);
-    trainer->device = device_open(comm_threads(comm), (Precision)trainer->config.precision);
-    if (!open_data(trainer, error) || !open_model(trainer, error)) { return false; }
+    if (!open_device(trainer, error) || !open_data(trainer, error) || !open_model(trainer, error)) { return false; }
     lay_out(trainer);
     bool ok = tokens_active(trainer, &trainer->train.reviews, error) &&
               tokens_active(trainer, &trainer->validation.reviews, error);
@@ -305,7 +343,8 @@ bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, cha
     if (!comm_agree(comm, ok, error) || !share_weights(trainer, error)) { return false; }
     plan(trainer);
     if (trainer->finished) { return true; }
-    if (trainer->config.profile || use == TRAINER_BENCH) {
+    open_recorded(trainer);
+    if (!trainer->recorded && (trainer->config.profile || use == TRAINER_BENCH)) {
         trainer->profile = check_calloc(1, sizeof *trainer->profile);
         profile_start(trainer->profile, trainer->device);
     }
@@ -324,6 +363,7 @@ void trainer_close(Trainer *trainer) {
     progress_clear(&trainer->bar);
     metrics_close(&trainer->metrics);
     if (trainer->log) { fclose(trainer->log); }
+    recorded_close(trainer->recorded);
     if (trainer->device) {
         inference_close(&trainer->inference);
         bert_state_close(trainer->state);

@@ -65,8 +65,7 @@ static double sum_gradient(Trainer *trainer) {
     const Slice *slices = reducer_slices(trainer->reducer, &count);
     const float *gradient = reducer_summed(trainer->reducer);
     double squares = 0.0;
-    // The other nodes hold the same sums.
-    for (int i = 0; trainer->comm.node == 0 && i < count; i++) {
+    for (int i = 0; reducer_counts(trainer->reducer) && i < count; i++) {
         squares += square_sum(trainer->device, gradient + slices[i].begin, slices[i].end - slices[i].begin);
     }
     return squares;
@@ -86,37 +85,73 @@ static void update(Trainer *trainer, AdamW adamw) {
     if (trainer->profile) { trainer->profile->steps++; }
 }
 
-bool trainer_step(Trainer *trainer, StepResult *result, Error *error) {
-    const double begin = seconds_now();
-    const Config *config = &trainer->config;
-    const int64_t step = trainer->progress.step % trainer->batches.steps;
-    const int64_t *rows;
-    int samples;
-    batches_global(&trainer->batches, step, &rows, &samples);
-
-    double sums[3] = {accumulate(trainer, step, samples), stop_requested()};
-    sums[2] = sum_gradient(trainer);
-    comm_sum(&trainer->comm, sums, 3);
-    *result = (StepResult){.loss = sums[0] / samples,
-                           .learning_rate = schedule_rate(config, trainer->progress.step, trainer->total_steps),
-                           .gradient_norm = sqrt(sums[2]),
-                           .tokens = batch_tokens(&trainer->train.reviews, rows, samples),
-                           .samples = samples,
-                           .stop = sums[1] > 0};
-    if (!isfinite(result->loss) || !isfinite(result->gradient_norm)) {
-        return diverged(trainer, result, rows, samples, error);
-    }
-    const AdamW adamw =
-        optimizer_factors(config, result->learning_rate, trainer->progress.step + 1, result->gradient_norm);
-    update(trainer, adamw);
+// What every step leaves behind, of whichever kind.
+static void count_step(Trainer *trainer, const StepResult *result, float decay) {
     if (trainer->comm.rank == 0) {
         if (trainer->decay_count == sizeof trainer->decays / sizeof trainer->decays[0]) {
             trainer_decay_tables(trainer);
         }
-        trainer->decays[trainer->decay_count++] = adamw.decay;
+        trainer->decays[trainer->decay_count++] = decay;
     }
     trainer->progress.step++;
     trainer->progress.epoch_loss += result->loss;
+}
+
+// The step after progress.step, whose factors are adamw, is computed by the host's order.
+static bool direct_step(Trainer *trainer, StepResult *result, Error *error) {
+    const double begin = seconds_now();
+    const int64_t step = trainer->progress.step % trainer->batches.steps;
+    const int64_t *rows;
+    int samples;
+    batches_global(&trainer->batches, step, &rows, &samples);
+    double sums[3] = {accumulate(trainer, step, samples), stop_requested()};
+    sums[2] = sum_gradient(trainer);
+    comm_sum(&trainer->comm, sums, 3);
+    result->loss = sums[0] / samples;
+    result->gradient_norm = sqrt(sums[2]);
+    result->stop = sums[1] > 0;
+    if (!isfinite(result->loss) || !isfinite(result->gradient_norm)) {
+        return diverged(trainer, result, rows, samples, error);
+    }
+    const AdamW adamw =
+        optimizer_factors(&trainer->config, result->learning_rate, trainer->progress.step + 1, result->gradient_norm);
+    update(trainer, adamw);
+    count_step(trainer, result, adamw.decay);
     result->seconds = seconds_now() - begin;
     return true;
+}
+
+// Where the host needs the weights of a step: the run ends, or a checkpoint is due.
+static int64_t next_halt(const Trainer *trainer) {
+    const int64_t save = trainer->config.save_steps, step = trainer->progress.step;
+    const int64_t halt = save ? (step / save + 1) * save : INT64_MAX;
+    if (trainer->use == TRAINER_BENCH) { return INT64_MAX; }
+    return halt < trainer->last_step ? halt : trainer->last_step;
+}
+
+static bool recorded_next(Trainer *trainer, StepResult *result, Error *error) {
+    const int64_t *rows;
+    int samples;
+    batches_global(&trainer->batches, trainer->progress.step % trainer->batches.steps, &rows, &samples);
+    RecordedStep step;
+    const bool finite = recorded_step(trainer->recorded, next_halt(trainer), &step);
+    result->loss = step.loss / samples;
+    result->gradient_norm = sqrt(step.squares);
+    result->stop = step.stop;
+    result->seconds = step.seconds;
+    if (!finite) { return diverged(trainer, result, rows, samples, error); }
+    count_step(trainer, result, step.decay);
+    return true;
+}
+
+bool trainer_step(Trainer *trainer, StepResult *result, Error *error) {
+    const int64_t step = trainer->progress.step % trainer->batches.steps;
+    const int64_t *rows;
+    int samples;
+    batches_global(&trainer->batches, step, &rows, &samples);
+    *result =
+        (StepResult){.learning_rate = schedule_rate(&trainer->config, trainer->progress.step, trainer->total_steps),
+                     .tokens = batch_tokens(&trainer->train.reviews, rows, samples),
+                     .samples = samples};
+    return (trainer->recorded ? recorded_next : direct_step)(trainer, result, error);
 }

@@ -3,13 +3,14 @@
 #ifndef BERTUNE_TRAINER_H
 #define BERTUNE_TRAINER_H
 
-#include "comm/reduce.h"
+#include "comm/placement.h"
 #include "trainer/batches.h"
 #include "trainer/checkpoint.h"
 #include "trainer/config.h"
 #include "trainer/evaluation.h"
 #include "trainer/metrics.h"
 #include "trainer/progress.h"
+#include "trainer/recorded.h"
 #include "trainer/run_directory.h"
 #include "trainer/shards.h"
 
@@ -28,6 +29,7 @@ typedef struct {
     FILE *log;        // of this rank
     Metrics metrics;  // rank 0
     ProgressBar bar;  // rank 0
+    Placement placement;
     Device *device;
     Dataset dataset;
     Shards train, validation;
@@ -41,7 +43,8 @@ typedef struct {
     BertState *state;  // of training, for the largest batch of the epochs seen
     int state_sequences, state_tokens;
     Batch batch;
-    float *losses;  // (state_sequences)
+    float *losses;       // (state_sequences)
+    Recorded *recorded;  // NULL: each step is put together by the host
     Inference inference;
     Progress progress;
     int64_t last_step;    // the run ends after it
@@ -64,6 +67,9 @@ typedef struct {
 bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, char *const *overrides, int count,
                   Error *error);
 void trainer_close(Trainer *trainer);
+
+// "x 2 threads on cpu" or "on cuda (NVIDIA H200)".
+void describe_device(const Device *device, char *text, size_t size);
 
 // Collective. Makes room for the largest batch of an epoch (0-based).
 void trainer_begin_epoch(Trainer *trainer, int64_t epoch);

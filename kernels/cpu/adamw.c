@@ -23,8 +23,8 @@ static MULTIVERSION void update_range(float *restrict weight, float *restrict fi
     }
 }
 
-void adamw_update(Device *device, float *weight, float *first_moment, float *second_moment, const float *gradient,
-                  AdamW adamw, size_t count) {
+void cpu_adamw_update(Device *device, float *weight, float *first_moment, float *second_moment, const float *gradient,
+                      AdamW adamw, size_t count) {
     (void)device;
     update_range(weight, first_moment, second_moment, gradient, adamw, own_share(count, 64));
 }

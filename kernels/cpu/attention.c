@@ -33,7 +33,7 @@ static size_t cost_of(const Sequences *s, size_t b) {
 // Calls run(context, task) for the calling worker's tasks: a contiguous part of them with its share of the cost, so
 // that a worker mostly meets lines which it computed itself.
 static void run_own_tasks(const Sequences *s, void (*run)(void *context, Task task), void *context) {
-    const size_t B = (size_t)s->B, A = (size_t)s->A;
+    const size_t B = count_of(s->B), A = (size_t)s->A;
     size_t total = 0, before = 0;
     for (size_t b = 0; b < B; b++) { total += cost_of(s, b) * A; }
     const Range own = own_share(total, 1);
@@ -47,7 +47,7 @@ static void run_own_tasks(const Sequences *s, void (*run)(void *context, Task ta
 }
 
 typedef struct {
-    Device *device;
+    CpuDevice *device;
     float *out, *log_sum;
     const float *qkv;
     size_t lines;
@@ -55,8 +55,8 @@ typedef struct {
 } Forward;
 
 // scores (length, width) = x y^T of two matrices of the task with lines of x_line and y_line floats.
-static void score_product(Device *device, float *scores, const float *x, size_t x_line, const float *y, size_t y_line,
-                          Task t) {
+static void score_product(CpuDevice *device, float *scores, const float *x, size_t x_line, const float *y,
+                          size_t y_line, Task t) {
     device_product(device, device->fp32,
                    (Product){.out = scores,
                              .out_line = t.width,
@@ -73,7 +73,7 @@ static void score_product(Device *device, float *scores, const float *x, size_t 
 }
 
 // out (length, D) = scores x, or scores^T x.
-static void value_product(Device *device, float *out, size_t out_line, const float *scores, bool transposed,
+static void value_product(CpuDevice *device, float *out, size_t out_line, const float *scores, bool transposed,
                           const float *x, size_t x_line, Task t) {
     device_product(device, device->fp32,
                    (Product){.out = out,
@@ -103,9 +103,9 @@ static void forward_task(void *context, Task t) {
     value_product(f->device, f->out + t.first * t.H + t.head * t.D, t.H, p, false, v, stride, t);
 }
 
-void attention_forward(Device *device, float *out, float *log_sum, const float *qkv, Sequences sequences,
-                       Dropout dropout) {
-    Forward forward = {device, out, log_sum, qkv, (size_t)sequences.starts[sequences.B], dropout};
+void cpu_attention_forward(Device *device, float *out, float *log_sum, const float *qkv, Sequences sequences,
+                           Dropout dropout) {
+    Forward forward = {cpu_device(device), out, log_sum, qkv, (size_t)sequences.starts[count_of(sequences.B)], dropout};
     run_own_tasks(&sequences, forward_task, &forward);
 }
 
@@ -123,7 +123,7 @@ static MULTIVERSION void softmax_gradient(float *dp, const float *p, const float
 }
 
 typedef struct {
-    Device *device;
+    CpuDevice *device;
     float *dqkv;
     const float *dout, *out, *log_sum, *qkv;
     size_t lines;
@@ -154,8 +154,9 @@ static void backward_task(void *context, Task t) {
     value_product(b->device, dq, stride, dp, false, k, stride, t);
 }
 
-void attention_backward(Device *device, float *dqkv, const float *dout, const float *out, const float *log_sum,
-                        const float *qkv, Sequences sequences, Dropout dropout) {
-    Backward backward = {device, dqkv, dout, out, log_sum, qkv, (size_t)sequences.starts[sequences.B], dropout};
+void cpu_attention_backward(Device *device, float *dqkv, const float *dout, const float *out, const float *log_sum,
+                            const float *qkv, Sequences sequences, Dropout dropout) {
+    Backward backward = {
+        cpu_device(device), dqkv, dout, out, log_sum, qkv, (size_t)sequences.starts[count_of(sequences.B)], dropout};
     run_own_tasks(&sequences, backward_task, &backward);
 }

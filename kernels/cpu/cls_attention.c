@@ -7,7 +7,7 @@
 #include "kernels/cpu/softmax.h"
 
 // out (B, A, H) = in (B, A, D) weight, where head a meets lines a D .. a D + D - 1 of the weight (H, H).
-static void through_heads(Device *device, float *out, const float *in, const float *weight, Range own,
+static void through_heads(CpuDevice *device, float *out, const float *in, const float *weight, Range own,
                           const Sequences *s) {
     const size_t A = (size_t)s->A, D = (size_t)s->D, H = A * D;
     for (size_t a = 0; a < A; a++) {
@@ -27,7 +27,7 @@ static void through_heads(Device *device, float *out, const float *in, const flo
 }
 
 // out (B, A, D) = in (B, A, H) weight^T, likewise.
-static void back_through_heads(Device *device, float *out, const float *in, const float *weight, Range own,
+static void back_through_heads(CpuDevice *device, float *out, const float *in, const float *weight, Range own,
                                const Sequences *s) {
     const size_t A = (size_t)s->A, D = (size_t)s->D, H = A * D;
     for (size_t a = 0; a < A; a++) {
@@ -85,21 +85,22 @@ static void forward_head(float *mixed, float *kept, float *log_sum, const float 
     for (size_t j = 0; j < length; j++) { add_scaled(mixed, p[j], x + j * H, H); }
 }
 
-void cls_attention_forward(Device *device, float *context, ClsAttention saved, const float *q, const float *x,
-                           ClsProjections projections, Sequences sequences, Dropout dropout) {
+void cpu_cls_attention_forward(Device *device, float *context, ClsAttention saved, const float *q, const float *x,
+                               ClsProjections projections, Sequences sequences, Dropout dropout) {
+    CpuDevice *cpu = cpu_device(device);
     const size_t A = (size_t)sequences.A, D = (size_t)sequences.D, H = A * D;
-    const Range own = own_share((size_t)sequences.B, 1);
-    through_heads(device, saved.attended, q, projections.key_weight, own, &sequences);
+    const Range own = own_share(count_of(sequences.B), 1);
+    through_heads(cpu, saved.attended, q, projections.key_weight, own, &sequences);
     for (size_t b = own.begin; b < own.end; b++) {
         const size_t first = (size_t)sequences.starts[b], length = (size_t)sequences.starts[b + 1] - first;
-        float *scratch = device_scratch(device, SCRATCH_OPERATION, 2 * length);
+        float *scratch = device_scratch(cpu, SCRATCH_OPERATION, 2 * length);
         for (size_t a = 0; a < A; a++) {
             const size_t at = b * A + a;
             forward_head(saved.mixed + at * H, saved.kept + at, saved.log_sum + at, saved.attended + at * H,
                          x + first * H, sequences.rows[b], a, length, H, D, dropout, scratch);
         }
     }
-    back_through_heads(device, context, saved.mixed, projections.value_weight, own, &sequences);
+    back_through_heads(cpu, context, saved.mixed, projections.value_weight, own, &sequences);
     for (size_t b = own.begin; b < own.end; b++) {
         for (size_t a = 0; a < A; a++) {
             add_scaled(context + b * H + a * D, saved.kept[b * A + a], projections.value_bias + a * D, D);
@@ -136,15 +137,16 @@ static void backward_head(const HeadBackward *t, Dropout dropout, float *scratch
     }
 }
 
-void cls_attention_backward(Device *device, float *dq, float *dx, float *dattended, float *dmixed,
-                            const float *dcontext, ClsAttention saved, const float *x, ClsProjections projections,
-                            Sequences sequences, Dropout dropout) {
+void cpu_cls_attention_backward(Device *device, float *dq, float *dx, float *dattended, float *dmixed,
+                                const float *dcontext, ClsAttention saved, const float *x, ClsProjections projections,
+                                Sequences sequences, Dropout dropout) {
+    CpuDevice *cpu = cpu_device(device);
     const size_t A = (size_t)sequences.A, D = (size_t)sequences.D, H = A * D;
-    const Range own = own_share((size_t)sequences.B, 1);
-    through_heads(device, dmixed, dcontext, projections.value_weight, own, &sequences);
+    const Range own = own_share(count_of(sequences.B), 1);
+    through_heads(cpu, dmixed, dcontext, projections.value_weight, own, &sequences);
     for (size_t b = own.begin; b < own.end; b++) {
         const size_t first = (size_t)sequences.starts[b], length = (size_t)sequences.starts[b + 1] - first;
-        float *scratch = device_scratch(device, SCRATCH_OPERATION, 3 * length);
+        float *scratch = device_scratch(cpu, SCRATCH_OPERATION, 3 * length);
         memset(dx + first * H, 0, length * H * sizeof *dx);
         for (size_t a = 0; a < A; a++) {
             const size_t at = b * A + a;
@@ -163,11 +165,11 @@ void cls_attention_backward(Device *device, float *dq, float *dx, float *dattend
             backward_head(&head, dropout, scratch);
         }
     }
-    back_through_heads(device, dq, dattended, projections.key_weight, own, &sequences);
+    back_through_heads(cpu, dq, dattended, projections.key_weight, own, &sequences);
 }
 
 // dweight (H, H), lines a D .. a D + D - 1: in^T other over the sequences, for the lines that are the worker's own.
-static void weight_product(Device *device, float *dweight, const float *in, const float *other, bool accumulate,
+static void weight_product(CpuDevice *device, float *dweight, const float *in, const float *other, bool accumulate,
                            size_t B, size_t A, size_t D) {
     const size_t H = A * D;
     const Range own = own_share(H, 1);
@@ -191,13 +193,14 @@ static void weight_product(Device *device, float *dweight, const float *in, cons
     }
 }
 
-void cls_attention_backward_weight(Device *device, ClsProjectionGradients gradients, const float *dattended,
-                                   const float *dcontext, ClsAttention saved, const float *q, bool accumulate, int B,
-                                   int A, int D) {
-    const size_t sequences = (size_t)B, heads = (size_t)A, depth = (size_t)D, H = heads * depth;
+void cpu_cls_attention_backward_weight(Device *device, ClsProjectionGradients gradients, const float *dattended,
+                                       const float *dcontext, ClsAttention saved, const float *q, bool accumulate,
+                                       Extent B, int A, int D) {
+    CpuDevice *cpu = cpu_device(device);
+    const size_t sequences = count_of(B), heads = (size_t)A, depth = (size_t)D, H = heads * depth;
     const Range own = own_share(H, 1);
-    weight_product(device, gradients.key_weight, q, dattended, accumulate, sequences, heads, depth);
-    weight_product(device, gradients.value_weight, dcontext, saved.mixed, accumulate, sequences, heads, depth);
+    weight_product(cpu, gradients.key_weight, q, dattended, accumulate, sequences, heads, depth);
+    weight_product(cpu, gradients.value_weight, dcontext, saved.mixed, accumulate, sequences, heads, depth);
     for (size_t h = own.begin; h < own.end; h++) {
         if (!accumulate) { gradients.key_bias[h] = gradients.value_bias[h] = 0.0f; }
         for (size_t b = 0; b < sequences; b++) {

@@ -3,8 +3,12 @@
 #ifndef BERTUNE_CPU_H
 #define BERTUNE_CPU_H
 
+#include "kernels/backend.h"
 #include "kernels/cpu/product.h"
-#include "kernels/kernels.h"
+
+// cpu_device_close, ...: what backend.c makes a table of.
+#define CPU_DECLARE(name) __typeof__(name) cpu_##name;
+BACKEND_OPERATIONS(CPU_DECLARE)
 
 // Two scratch buffers a worker, so that an operation can hold one while a product inside it uses the other.
 typedef enum { SCRATCH_OPERATION, SCRATCH_PRODUCT, SCRATCHES } ScratchUse;
@@ -14,20 +18,33 @@ typedef struct {
     size_t capacity;  // floats
 } Scratch;
 
-struct Device {
+typedef struct {
+    Device base;
     int threads;
     const MicroKernels *fp32;     // for what is computed in fp32 whatever the precision
     const MicroKernels *kernels;  // for the layers' products
     Scratch (*scratch)[SCRATCHES];
     double *sums;  // of square_sum's blocks
     size_t sums_capacity;
-};
+} CpuDevice;
+
+// The device as what it is, which must be of this backend.
+static inline CpuDevice *cpu_device(const Device *device) {
+    CHECK(device->backend == &cpu_backend);
+    return (CpuDevice *)device;
+}
+
+// Nothing records steps here, so that every number is known.
+static inline size_t count_of(Extent extent) {
+    CHECK(!extent.now);
+    return (size_t)extent.most;
+}
 
 // At least count floats for the calling worker; what they held before is lost.
-float *device_scratch(Device *device, ScratchUse use, size_t count);
+float *device_scratch(CpuDevice *device, ScratchUse use, size_t count);
 
 // product_compute with the calling worker's scratch.
-void device_product(Device *device, const MicroKernels *kernels, Product product);
+void device_product(CpuDevice *device, const MicroKernels *kernels, Product product);
 
 // Compiles a function for AVX-512, AVX2 and the baseline and picks at run time. Only for leaf functions without OpenMP
 // constructs but `omp simd`: an outlined parallel region would be compiled for the baseline alone.

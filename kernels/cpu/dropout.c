@@ -40,10 +40,10 @@ void dropout_line(float *out, const float *in, uint32_t row, int32_t position, D
     }
 }
 
-void dropout_apply(Device *device, float *out, const float *in, Lines lines, Dropout dropout, int M, int N) {
+void cpu_dropout_apply(Device *device, float *out, const float *in, Lines lines, Dropout dropout, Extent M, int N) {
     (void)device;
     const size_t width = (size_t)N;
-    const Range range = own_share((size_t)M, 1);
+    const Range range = own_share(count_of(M), 1);
     for (size_t i = range.begin; i < range.end; i++) {
         dropout_line(out + i * width, in + i * width, lines.rows[i], lines.positions[i], dropout, width);
     }

@@ -4,10 +4,10 @@
 
 #include "kernels/cpu/cpu.h"
 
-void gather_lines(Device *device, float *out, const float *in, const int32_t *lines, int M, int N) {
+void cpu_gather_lines(Device *device, float *out, const float *in, const int32_t *lines, Extent M, int N) {
     (void)device;
     const size_t width = (size_t)N;
-    const Range range = own_share((size_t)M, 1);
+    const Range range = own_share(count_of(M), 1);
     for (size_t i = range.begin; i < range.end; i++) {
         memcpy(out + i * width, in + (size_t)lines[i] * width, width * sizeof(float));
     }
@@ -18,21 +18,19 @@ static MULTIVERSION void add_range(float *restrict out, const float *restrict in
     for (size_t i = range.begin; i < range.end; i++) { out[i] += in[i]; }
 }
 
-void scatter_add_lines(Device *device, float *out, const float *in, const int32_t *lines, int M, int N) {
+void cpu_scatter_add_lines(Device *device, float *out, const float *in, const int32_t *lines, Extent M, int N) {
     (void)device;
     const size_t width = (size_t)N;
-    const Range range = own_share((size_t)M, 1);
+    const Range range = own_share(count_of(M), 1);
     for (size_t i = range.begin; i < range.end; i++) {
         add_range(out + (size_t)lines[i] * width, in + i * width, (Range){0, width});
     }
 }
 
-void add(Device *device, float *out, const float *in, size_t count) {
+void cpu_add(Device *device, float *out, const float *in, size_t count) {
     (void)device;
     add_range(out, in, own_share(count, 64));
 }
-
-enum { BLOCK = 8192 };  // of elements, summed in one order whatever the number of workers
 
 static MULTIVERSION double block_square_sum(const float *in, size_t count) {
     double sum = 0.0;
@@ -51,20 +49,21 @@ static void sum_blocks(void *context) {
     const Squares *squares = context;
     const Range range = own_share(squares->blocks, 1);
     for (size_t b = range.begin; b < range.end; b++) {
-        const size_t left = squares->count - b * BLOCK;
-        squares->sums[b] = block_square_sum(squares->in + b * BLOCK, left < BLOCK ? left : BLOCK);
+        const size_t left = squares->count - b * SQUARE_BLOCK;
+        squares->sums[b] = block_square_sum(squares->in + b * SQUARE_BLOCK, left < SQUARE_BLOCK ? left : SQUARE_BLOCK);
     }
 }
 
-double square_sum(Device *device, const float *in, size_t count) {
-    const size_t blocks = (count + BLOCK - 1) / BLOCK;
-    if (blocks > device->sums_capacity) {
-        device->sums = check_realloc(device->sums, blocks, sizeof *device->sums);
-        device->sums_capacity = blocks;
+double cpu_square_sum(Device *device, const float *in, size_t count) {
+    CpuDevice *cpu = cpu_device(device);
+    const size_t blocks = (count + SQUARE_BLOCK - 1) / SQUARE_BLOCK;
+    if (blocks > cpu->sums_capacity) {
+        cpu->sums = check_realloc(cpu->sums, blocks, sizeof *cpu->sums);
+        cpu->sums_capacity = blocks;
     }
-    Squares squares = {in, device->sums, count, blocks};
-    device_run(device, sum_blocks, &squares);
+    Squares squares = {in, cpu->sums, count, blocks};
+    cpu_device_run(device, sum_blocks, &squares);
     double sum = 0.0;
-    for (size_t b = 0; b < blocks; b++) { sum += device->sums[b]; }
+    for (size_t b = 0; b < blocks; b++) { sum += cpu->sums[b]; }
     return sum;
 }

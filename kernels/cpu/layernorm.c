@@ -24,11 +24,11 @@ static MULTIVERSION void forward_line(float *out, float *normalized, float *rstd
     *rstd = r;
 }
 
-void layernorm_forward(Device *device, float *out, float *normalized, float *rstd, const float *in, const float *weight,
-                       const float *bias, float epsilon, int M, int N) {
+void cpu_layernorm_forward(Device *device, float *out, float *normalized, float *rstd, const float *in,
+                           const float *weight, const float *bias, float epsilon, Extent M, int N) {
     (void)device;
     const size_t width = (size_t)N;
-    const Range lines = own_share((size_t)M, 1);
+    const Range lines = own_share(count_of(M), 1);
     for (size_t i = lines.begin; i < lines.end; i++) {
         forward_line(out + i * width, normalized + i * width, rstd + i, in + i * width, weight, bias, epsilon, width);
     }
@@ -39,12 +39,12 @@ static MULTIVERSION void add_line(float *restrict out, const float *restrict in,
     for (size_t j = 0; j < N; j++) { out[j] += in[j]; }
 }
 
-void residual_layernorm_forward(Device *device, float *out, float *normalized, float *rstd, const float *in,
-                                const float *residual, const float *weight, const float *bias, float epsilon,
-                                Lines lines, Dropout dropout, int M, int N) {
+void cpu_residual_layernorm_forward(Device *device, float *out, float *normalized, float *rstd, const float *in,
+                                    const float *residual, const float *weight, const float *bias, float epsilon,
+                                    Lines lines, Dropout dropout, Extent M, int N) {
     (void)device;
     const size_t width = (size_t)N;
-    const Range range = own_share((size_t)M, 1);
+    const Range range = own_share(count_of(M), 1);
     for (size_t i = range.begin; i < range.end; i++) {
         float *sum = normalized + i * width;
         dropout_line(sum, in + i * width, lines.rows[i], lines.positions[i], dropout, width);
@@ -71,10 +71,10 @@ static MULTIVERSION void backward_lines(float *din, const float *dout, const flo
     }
 }
 
-void layernorm_backward_input(Device *device, float *din, const float *dout, const float *normalized, const float *rstd,
-                              const float *weight, int M, int N) {
+void cpu_layernorm_backward_input(Device *device, float *din, const float *dout, const float *normalized,
+                                  const float *rstd, const float *weight, Extent M, int N) {
     (void)device;
-    backward_lines(din, dout, normalized, rstd, weight, own_share((size_t)M, 1), (size_t)N);
+    backward_lines(din, dout, normalized, rstd, weight, own_share(count_of(M), 1), (size_t)N);
 }
 
 static MULTIVERSION void parameter_columns(float *dweight, float *dbias, const float *dout, const float *normalized,
@@ -89,13 +89,13 @@ static MULTIVERSION void parameter_columns(float *dweight, float *dbias, const f
     }
 }
 
-void layernorm_backward_parameters(Device *device, float *dweight, float *dbias, const float *dout,
-                                   const float *normalized, bool accumulate, int M, int N) {
+void cpu_layernorm_backward_parameters(Device *device, float *dweight, float *dbias, const float *dout,
+                                       const float *normalized, bool accumulate, Extent M, int N) {
     (void)device;
     const Range columns = own_share((size_t)N, 1);
     if (!accumulate) {
         memset(dweight + columns.begin, 0, (columns.end - columns.begin) * sizeof *dweight);
         memset(dbias + columns.begin, 0, (columns.end - columns.begin) * sizeof *dbias);
     }
-    parameter_columns(dweight, dbias, dout, normalized, columns, (size_t)M, (size_t)N);
+    parameter_columns(dweight, dbias, dout, normalized, columns, count_of(M), (size_t)N);
 }

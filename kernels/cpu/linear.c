@@ -2,11 +2,16 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/vecmath.h"
 
+static void layer_product(Device *device, Product product) {
+    CpuDevice *cpu = cpu_device(device);
+    device_product(cpu, cpu->kernels, product);
+}
+
 // The worker's lines of in weight^T + bias.
-static Product forward_product(float *out, const float *in, const float *weight, const float *bias, int M, int N,
+static Product forward_product(float *out, const float *in, const float *weight, const float *bias, Extent M, int N,
                                int K) {
     const size_t width = (size_t)N, depth = (size_t)K;
-    const Range lines = own_share((size_t)M, 1);
+    const Range lines = own_share(count_of(M), 1);
     return (Product){.out = out + lines.begin * width,
                      .out_line = width,
                      .add = bias,
@@ -21,9 +26,9 @@ static Product forward_product(float *out, const float *in, const float *weight,
                      .K = depth};
 }
 
-void linear_forward(Device *device, float *out, const float *in, const float *weight, const float *bias, int M, int N,
-                    int K) {
-    device_product(device, device->kernels, forward_product(out, in, weight, bias, M, N, K));
+void cpu_linear_forward(Device *device, float *out, const float *in, const float *weight, const float *bias, Extent M,
+                        int N, int K) {
+    layer_product(device, forward_product(out, in, weight, bias, M, N, K));
 }
 
 static MULTIVERSION void gelu_tile(float *out, size_t stride, size_t lines, size_t columns) {
@@ -57,18 +62,18 @@ static void finish_gelu(const Product *p, size_t line, size_t column, size_t lin
     }
 }
 
-void linear_gelu_forward(Device *device, float *out, float *derivative, const float *in, const float *weight,
-                         const float *bias, int M, int N, int K) {
+void cpu_linear_gelu_forward(Device *device, float *out, float *derivative, const float *in, const float *weight,
+                             const float *bias, Extent M, int N, int K) {
     Product product = forward_product(out, in, weight, bias, M, N, K);
     product.finish = finish_gelu;
     product.finish_operand = derivative ? derivative + (product.out - out) : NULL;
-    device_product(device, device->kernels, product);
+    layer_product(device, product);
 }
 
 // The worker's lines of dout weight.
-static Product backward_product(float *din, const float *dout, const float *weight, int M, int N, int K) {
+static Product backward_product(float *din, const float *dout, const float *weight, Extent M, int N, int K) {
     const size_t width = (size_t)N, depth = (size_t)K;
-    const Range lines = own_share((size_t)M, 1);
+    const Range lines = own_share(count_of(M), 1);
     return (Product){.out = din + lines.begin * depth,
                      .out_line = depth,
                      .a = dout + lines.begin * width,
@@ -82,12 +87,12 @@ static Product backward_product(float *din, const float *dout, const float *weig
                      .K = width};
 }
 
-void linear_backward_input(Device *device, float *din, const float *dout, const float *weight, const float *residual,
-                           int M, int N, int K) {
+void cpu_linear_backward_input(Device *device, float *din, const float *dout, const float *weight,
+                               const float *residual, Extent M, int N, int K) {
     Product product = backward_product(din, dout, weight, M, N, K);
     product.add = residual ? residual + (product.out - din) : NULL;
     product.add_line = product.out_line;
-    device_product(device, device->kernels, product);
+    layer_product(device, product);
 }
 
 static MULTIVERSION void multiply_tile(float *restrict out, const float *restrict factor, size_t stride, size_t lines,
@@ -103,12 +108,12 @@ static void finish_multiply(const Product *p, size_t line, size_t column, size_t
     multiply_tile(p->out + at, p->finish_operand + at, p->out_line, lines, columns);
 }
 
-void linear_gelu_backward_input(Device *device, float *din, const float *dout, const float *weight,
-                                const float *derivative, int M, int N, int K) {
+void cpu_linear_gelu_backward_input(Device *device, float *din, const float *dout, const float *weight,
+                                    const float *derivative, Extent M, int N, int K) {
     Product product = backward_product(din, dout, weight, M, N, K);
     product.finish = finish_multiply;
     product.finish_operand = (float *)(derivative + (product.out - din));
-    device_product(device, device->kernels, product);
+    layer_product(device, product);
 }
 
 static MULTIVERSION void column_sums(float *sums, const float *in, Range columns, size_t M, size_t N) {
@@ -118,8 +123,8 @@ static MULTIVERSION void column_sums(float *sums, const float *in, Range columns
     }
 }
 
-void linear_backward_weight(Device *device, float *dweight, float *dbias, const float *dout, const float *in,
-                            bool accumulate, int M, int N, int K) {
+void cpu_linear_backward_weight(Device *device, float *dweight, float *dbias, const float *dout, const float *in,
+                                bool accumulate, Extent M, int N, int K) {
     const size_t width = (size_t)N, depth = (size_t)K;
     const Range outputs = own_share(width, 1);
     const Product product = {.out = dweight + outputs.begin * depth,
@@ -134,10 +139,10 @@ void linear_backward_weight(Device *device, float *dweight, float *dbias, const 
                              .b_column = 1,
                              .M = outputs.end - outputs.begin,
                              .N = depth,
-                             .K = (size_t)M};
-    device_product(device, device->kernels, product);
+                             .K = count_of(M)};
+    layer_product(device, product);
     if (!accumulate) {
         for (size_t j = outputs.begin; j < outputs.end; j++) { dbias[j] = 0.0f; }
     }
-    column_sums(dbias, dout, outputs, (size_t)M, width);
+    column_sums(dbias, dout, outputs, count_of(M), width);
 }

@@ -3,10 +3,10 @@
 
 #include "kernels/cpu/cpu.h"
 
-void cross_entropy(Device *device, float *losses, float *dlogits, const float *logits, const int32_t *labels,
-                   float scale, int B, int C) {
+void cpu_cross_entropy(Device *device, float *losses, float *dlogits, const float *logits, const int32_t *labels,
+                       Factor scale, Extent B, int C) {
     (void)device;
-    const Range range = own_share((size_t)B, 1);
+    const Range range = own_share(count_of(B), 1);
     for (size_t b = range.begin; b < range.end; b++) {
         const float *x = logits + b * (size_t)C;
         double largest = x[0], sum = 0.0;
@@ -16,7 +16,7 @@ void cross_entropy(Device *device, float *losses, float *dlogits, const float *l
         if (!dlogits) { continue; }
         for (int c = 0; c < C; c++) {
             double probability = exp(x[c] - largest) / sum;
-            dlogits[b * (size_t)C + (size_t)c] = (float)(scale * (probability - (c == labels[b])));
+            dlogits[b * (size_t)C + (size_t)c] = (float)(scale.value * (probability - (c == labels[b])));
         }
     }
 }

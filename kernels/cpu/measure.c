@@ -11,7 +11,7 @@ static double best_of(Device *device, void (*body)(void *context), void *context
     double best = 0.0;
     for (int run = 0; run < RUNS; run++) {
         const double begin = omp_get_wtime();
-        device_run(device, body, context);
+        cpu_device_run(device, body, context);
         const double seconds = omp_get_wtime() - begin;
         best = run == 0 || seconds < best ? seconds : best;
     }
@@ -27,11 +27,12 @@ static void multiply_add(void *context) {
     kernels->micro[MICRO_ROWS - 1][kernels->vectors - 1](&tile);
 }
 
-double device_peak_flops(Device *device) {
-    const MicroKernels *kernels = device->kernels;
+double cpu_device_peak_flops(Device *device) {
+    const CpuDevice *cpu = cpu_device(device);
+    const MicroKernels *kernels = cpu->kernels;
     const double products = (double)MICRO_ROWS * (double)(kernels->lanes * kernels->vectors) * PEAK_UNITS *
                             (kernels->pair_lines ? 2.0 : 1.0);
-    return 2.0 * products * device->threads / best_of(device, multiply_add, (void *)kernels);
+    return 2.0 * products * cpu->threads / best_of(device, multiply_add, (void *)kernels);
 }
 
 static void copy(void *context) {
@@ -40,9 +41,9 @@ static void copy(void *context) {
     memcpy(memory + COPY_BYTES + own.begin, memory + own.begin, own.end - own.begin);
 }
 
-double device_copy_bandwidth(Device *device) {
-    char *memory = device_alloc(device, 2 * (size_t)COPY_BYTES);
+double cpu_device_copy_bandwidth(Device *device) {
+    char *memory = cpu_device_alloc(device, 2 * (size_t)COPY_BYTES);
     const double seconds = best_of(device, copy, memory);
-    device_free(device, memory);
+    cpu_device_free(device, memory);
     return 2.0 * COPY_BYTES / seconds;
 }

@@ -1,0 +1,88 @@
+// Adding lines and buffers, sums over a buffer, AdamW.
+#include <stdlib.h>
+
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/update.cuh"
+#include "kernels/cuda/warp.cuh"
+
+enum { ELEMENT_THREADS = 256 };
+
+__global__ void __launch_bounds__(ELEMENT_THREADS)
+    scatter_add_kernel(float *out, const float *in, const int32_t *lines, Extent M, int N) {
+    const int i = static_cast<int>(blockIdx.x);
+    if (i >= extent_now(M)) { return; }
+    for (int j = static_cast<int>(threadIdx.x); j < N; j += ELEMENT_THREADS) {
+        const size_t width = static_cast<size_t>(N);
+        out[static_cast<size_t>(lines[i]) * width + static_cast<size_t>(j)] +=
+            in[static_cast<size_t>(i) * width + static_cast<size_t>(j)];
+    }
+}
+
+void cuda_scatter_add_lines(Device *device, float *out, const float *in, const int32_t *lines, Extent M, int N) {
+    CudaDevice *cuda = cuda_device(device);
+    lines_flush(cuda);
+    cuda_launch(cuda, scatter_add_kernel, dim3(static_cast<unsigned>(M.most)), ELEMENT_THREADS, 0, out, in, lines, M,
+                N);
+    cuda_settle(cuda);
+}
+
+__global__ void __launch_bounds__(ELEMENT_THREADS) add_kernel(float *out, const float *in, size_t count) {
+    const size_t i = static_cast<size_t>(blockIdx.x) * ELEMENT_THREADS + threadIdx.x;
+    if (i < count) { out[i] += in[i]; }
+}
+
+void cuda_add(Device *device, float *out, const float *in, size_t count) {
+    CudaDevice *cuda = cuda_device(device);
+    cuda_flush(cuda);
+    cuda_launch(cuda, add_kernel, dim3(blocks_for(count, ELEMENT_THREADS)), ELEMENT_THREADS, 0, out, in, count);
+}
+
+__global__ void __launch_bounds__(ELEMENT_THREADS) square_kernel(double *sums, const float *in, size_t count) {
+    __shared__ double parts[ELEMENT_THREADS];
+    const size_t begin = static_cast<size_t>(blockIdx.x) * SQUARE_BLOCK;
+    const size_t end = begin + SQUARE_BLOCK < count ? begin + SQUARE_BLOCK : count;
+    double sum = 0.0;
+    for (size_t i = begin + threadIdx.x; i < end; i += ELEMENT_THREADS) {
+        sum += static_cast<double>(in[i]) * static_cast<double>(in[i]);
+    }
+    parts[threadIdx.x] = sum;
+    __syncthreads();
+    for (unsigned half = ELEMENT_THREADS / 2; half; half /= 2) {
+        if (threadIdx.x < half) { parts[threadIdx.x] += parts[threadIdx.x + half]; }
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) { sums[blockIdx.x] = parts[0]; }
+}
+
+void cuda_step_squares(Device *device, double *sums, const float *in, size_t count) {
+    CudaDevice *cuda = cuda_device(device);
+    cuda_flush(cuda);
+    cuda_launch(cuda, square_kernel, dim3(blocks_for(count, SQUARE_BLOCK)), ELEMENT_THREADS, 0, sums, in, count);
+}
+
+double cuda_square_sum(Device *device, const float *in, size_t count) {
+    CudaDevice *cuda = cuda_device(device);
+    const size_t blocks = blocks_for(count, SQUARE_BLOCK);
+    double *sums = static_cast<double *>(cuda_work(cuda, WORK_SQUARES, blocks * sizeof *sums));
+    double *host = static_cast<double *>(check_calloc(blocks, sizeof *host));
+    cuda_step_squares(device, sums, in, count);
+    cuda_device_download(device, host, sums, blocks * sizeof *host);
+    double sum = 0.0;
+    for (size_t b = 0; b < blocks; b++) { sum += host[b]; }
+    free(host);
+    return sum;
+}
+
+__global__ void __launch_bounds__(ELEMENT_THREADS) adamw_kernel(Weights w, AdamW adamw, size_t count) {
+    const size_t i = static_cast<size_t>(blockIdx.x) * ELEMENT_THREADS + threadIdx.x;
+    if (i < count) { update_one(w, i, adamw); }
+}
+
+void cuda_adamw_update(Device *device, float *weight, float *first_moment, float *second_moment, const float *gradient,
+                       AdamW adamw, size_t count) {
+    CudaDevice *cuda = cuda_device(device);
+    cuda_flush(cuda);
+    const Weights weights = {weight, first_moment, second_moment, gradient};
+    cuda_launch(cuda, adamw_kernel, dim3(blocks_for(count, ELEMENT_THREADS)), ELEMENT_THREADS, 0, weights, adamw,
+                count);
+}

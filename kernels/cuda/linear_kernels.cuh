@@ -1,0 +1,115 @@
+// The kernels of linear layers, for the file of one precision. When a line program makes the input, the product's
+// blocks run it on their lines and keep these in shared memory as the first operand; the blocks of the first columns
+// also store what it stores.
+#ifndef BERTUNE_LINEAR_KERNELS_CUH
+#define BERTUNE_LINEAR_KERNELS_CUH
+
+#include "kernels/cuda/linear.cuh"
+#include "kernels/cuda/lines_run.cuh"
+
+__device__ __forceinline__ void finish_one(const Finish &finish, size_t at, int column, float sum) {
+    float x = sum;
+    if (finish.bias) { x += finish.bias[column]; }
+    if (finish.add) { x += finish.add[at]; }
+    if (finish.gelu) {
+        const float below = 0.5f * erfcf(-x * 0.70710678118654752f);
+        if (finish.derivative) { finish.derivative[at] = below + x * 0.39894228040143268f * expf(-0.5f * x * x); }
+        x *= below;
+    }
+    finish.out[at] = finish.factor ? x * finish.factor[at] : x;
+}
+
+template <typename T>
+__device__ __forceinline__ Place place_of(const Linear &linear) {
+    const Place place = {static_cast<int>(blockIdx.x) * T::M, static_cast<int>(blockIdx.y) * T::N, extent_now(linear.M),
+                         linear.N, linear.K};
+    return place;
+}
+
+template <typename T>
+__device__ __forceinline__ void finish_all(const Linear &linear, const Sums<T> &sums, const Place &place) {
+    for_sums<T>(sums, place, [&](int line, int column, float sum) {
+        finish_one(linear.finish,
+                   static_cast<size_t>(line) * static_cast<size_t>(linear.N) + static_cast<size_t>(column), column,
+                   sum);
+    });
+}
+
+template <typename T, Precision P, bool B_INNER>
+__global__ void __launch_bounds__(T::THREADS) linear_kernel(const Linear linear) {
+    SHARED_MEMORY(float, shared);
+    typedef TileProduct<T, P, true, B_INNER, false> Product;
+    const Place place = place_of<T>(linear);
+    if (place.line >= place.M) { return; }
+    Sums<T> sums = {};
+    Product::begin_first(shared, linear.a, linear.b, place);
+    Product::finish(&sums, shared, linear.a, linear.b, place);
+    finish_all<T>(linear, sums, place);
+}
+
+// Floats from line to line of the lines that the program leaves in shared memory.
+template <Precision P>
+__host__ __device__ constexpr int resident_pitch(int K) {
+    return slice_pitch<P, true>((K + TILE_DEPTH - 1) / TILE_DEPTH * TILE_DEPTH);
+}
+
+template <typename T, Precision P, bool B_INNER>
+__global__ void __launch_bounds__(T::THREADS) lines_linear_kernel(const LineProgram program, const Linear linear) {
+    SHARED_MEMORY(float, shared);
+    typedef TileProduct<T, P, true, B_INNER, true> Product;
+    const Place place = place_of<T>(linear);
+    if (place.line >= place.M) { return; }
+    float *small = shared + TILE_STAGES * Product::STAGE, *rows = small + T::M * LINE_SMALL;
+    const LineTile tile = {rows, small, resident_pitch<P>(linear.K), T::M};
+    const Operand a = {rows, static_cast<size_t>(tile.pitch), false};
+    Sums<T> sums = {};
+    Product::begin_first(shared, a, linear.b, place);
+    lines_run(&program, tile, place.line, tile.pitch, blockIdx.y == 0);
+    Product::finish(&sums, shared, a, linear.b, place);
+    finish_all<T>(linear, sums, place);
+}
+
+template <typename T, Precision P>
+static size_t resident_bytes(int K) {
+    return sizeof(float) * T::M * (static_cast<size_t>(resident_pitch<P>(K)) + LINE_SMALL);
+}
+
+template <typename T, Precision P, bool B_INNER>
+static void launch_tile(CudaDevice *device, const LineProgram *program, const Linear &linear) {
+    const dim3 grid(blocks_for(static_cast<size_t>(linear.M.most), T::M),
+                    blocks_for(static_cast<size_t>(linear.N), T::N));
+    if (program) {
+        cuda_launch(device, lines_linear_kernel<T, P, B_INNER>, grid, T::THREADS,
+                    TileProduct<T, P, true, B_INNER, true>::SHARED + resident_bytes<T, P>(linear.K), *program, linear);
+    } else {
+        cuda_launch(device, linear_kernel<T, P, B_INNER>, grid, T::THREADS,
+                    TileProduct<T, P, true, B_INNER, false>::SHARED, linear);
+    }
+}
+
+typedef Tile<2, 2, 1, 2> SmallTile;  // 32 x 32
+typedef Tile<2, 2, 2, 4> LargeTile;  // 64 x 64
+typedef Tile<2, 4, 4, 4> HugeTile;   // 128 x 128
+
+template <typename T>
+static bool fills(const CudaDevice *device, const Linear &linear) {
+    const size_t blocks = static_cast<size_t>(blocks_for(static_cast<size_t>(linear.M.most), T::M)) *
+                          blocks_for(static_cast<size_t>(linear.N), T::N);
+    return blocks >= static_cast<size_t>(device->info.multiprocessors);
+}
+
+template <Precision P, bool B_INNER>
+static void launch_precision(CudaDevice *device, const LineProgram *program, const Linear &linear) {
+    const size_t resident = program ? resident_bytes<HugeTile, P>(linear.K) : 0;
+    if (fills<HugeTile>(device, linear) &&
+        TileProduct<HugeTile, P, true, B_INNER, false>::SHARED + resident <= device->shared_limit) {
+        launch_tile<HugeTile, P, B_INNER>(device, program, linear);
+    } else if (fills<LargeTile>(device, linear) &&
+               TileProduct<LargeTile, P, true, B_INNER, false>::SHARED + resident / 2 <= device->shared_limit) {
+        launch_tile<LargeTile, P, B_INNER>(device, program, linear);
+    } else {
+        launch_tile<SmallTile, P, B_INNER>(device, program, linear);
+    }
+}
+
+#endif
