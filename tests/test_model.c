@@ -33,7 +33,7 @@ static double rounding(const ModelFixture *fixture, const char *what) {
 // Runs rows through the model in groups of `group` rows; adds the gradient of scale * (sum of losses) unless NULL.
 static void run_rows(const ModelFixture *fixture, const int64_t *rows, int count, int group, float *losses,
                      float *gradient, float scale) {
-    BertState *state = bert_state_open(fixture->device, &fixture->bert, SEQUENCES, TOKENS, true);
+    BertState *state = bert_state_open(fixture->device, &fixture->bert, SEQUENCES, TOKENS, TOKENS, true);
     Batch batch;
     batch_alloc(&batch, SEQUENCES, TOKENS);
     for (int at = 0; at < count; at += group) {
@@ -48,8 +48,10 @@ static void run_rows(const ModelFixture *fixture, const int64_t *rows, int count
 // The gradient of the mean loss of rows, computed in groups, in device memory that held not-a-number before.
 static float *mean_gradient(const ModelFixture *fixture, const int64_t *rows, int count, int group, float *losses) {
     const size_t bytes = fixture->bert.layout.total * sizeof(float);
-    float *gradient = device_alloc(fixture->device, bytes);
-    memset(gradient, 0xFF, bytes);
+    float *gradient = device_alloc(fixture->device, bytes), *nans = check_calloc(1, bytes);
+    memset(nans, 0xFF, bytes);
+    device_upload(fixture->device, gradient, nans, bytes);
+    free(nans);
     run_rows(fixture, rows, count, group, losses, gradient, 1.0f / (float)count);
     return gradient;
 }
@@ -338,7 +340,7 @@ static void check_slopes(int layers) {
     float losses[BATCH];
     float *gradient = mean_gradient(&fixture, first_rows, BATCH, BATCH, losses);
     float *host = model_fixture_download(&fixture, gradient);
-    BertState *state = bert_state_open(fixture.device, &fixture.bert, SEQUENCES, TOKENS, true);
+    BertState *state = bert_state_open(fixture.device, &fixture.bert, SEQUENCES, TOKENS, TOKENS, true);
     Batch batch;
     batch_alloc(&batch, SEQUENCES, TOKENS);
     batch_fill(&batch, &fixture.reviews, fixture.word_row, first_rows, BATCH);

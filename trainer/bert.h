@@ -50,8 +50,9 @@ void batch_free(Batch *batch);
 
 typedef struct BertState BertState;
 
-// Room for batches of up to the given size. Without training, activations are not kept for backward and dropout is off.
-BertState *bert_state_open(Device *device, const Bert *bert, int sequences, int tokens, bool training);
+// Room for batches of up to the given size, of which no sequence has more than `longest` tokens. Without training,
+// activations are not kept for backward and dropout is off.
+BertState *bert_state_open(Device *device, const Bert *bert, int sequences, int tokens, int longest, bool training);
 void bert_state_close(BertState *state);
 
 // Times the phases of what follows in profile; NULL: no longer.

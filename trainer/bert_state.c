@@ -81,10 +81,14 @@ static void alloc_batch(BertState *state) {
     state->cls_positions = own(state, B, 1, sizeof *state->cls_positions);
 }
 
-BertState *bert_state_open(Device *device, const Bert *bert, int sequences, int tokens, bool training) {
+BertState *bert_state_open(Device *device, const Bert *bert, int sequences, int tokens, int longest, bool training) {
     BertState *state = check_calloc(1, sizeof *state);
-    *state = (BertState){
-        .device = device, .bert = bert, .training = training, .max_sequences = sequences, .max_tokens = tokens};
+    *state = (BertState){.device = device,
+                         .bert = bert,
+                         .training = training,
+                         .max_sequences = sequences,
+                         .max_tokens = tokens,
+                         .longest = longest};
     const int64_t T = tokens, B = sequences, H = bert->H;
     alloc_batch(state);
     state->sum = floats(state, T, H);

@@ -24,7 +24,7 @@ struct BertState {
     const Bert *bert;
     Profile *profile;  // of training steps; NULL: none
     bool training;
-    int max_sequences, max_tokens;
+    int max_sequences, max_tokens, longest;
     void **owned;  // all device memory
     int owned_count;
     // The batch in device memory, as in Batch; cls_positions are zeros.
@@ -65,7 +65,8 @@ static inline Lines cls_lines(const BertState *state) { return (Lines){state->se
 
 static inline Sequences state_sequences(const BertState *state) {
     const Bert *bert = state->bert;
-    return (Sequences){state->starts, state->sequence_rows, state->B, state->T, bert->A, bert->H / bert->A, bert->P};
+    return (Sequences){state->starts, state->sequence_rows, state->B,      state->T,
+                       bert->A,       bert->H / bert->A,    state->longest};
 }
 
 // Of layer l among the parameters p.

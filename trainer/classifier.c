@@ -36,7 +36,7 @@ static bool resolve(char *directory, size_t size, const char *path, Error *error
                                path);
 }
 
-static bool open_weights(Classifier *classifier, Error *error) {
+static bool open_weights(Classifier *classifier, DeviceKind kind, Error *error) {
     const ModelConfig *config = &classifier->model.config;
     Bert *bert = &classifier->bert;
     bert_init(bert, config, config->vocab_size, config->max_positions, -1);
@@ -49,7 +49,7 @@ static bool open_weights(Classifier *classifier, Error *error) {
         return error_set(error, EX_DATAERR, "%s: not fine-tuned yet: model.safetensors lacks %s; use `bertune train`",
                          classifier->directory, fresh);
     }
-    classifier->device = device_open(DEVICE_CPU, 0, omp_get_max_threads(), classifier->precision, error);
+    classifier->device = device_open(kind, 0, omp_get_max_threads(), classifier->compute.precision, error);
     if (!classifier->device) { return false; }
     const size_t bytes = bert->layout.total * sizeof(float);
     classifier->parameters = device_alloc(classifier->device, bytes);
@@ -58,11 +58,21 @@ static bool open_weights(Classifier *classifier, Error *error) {
     return true;
 }
 
-bool classifier_open(Classifier *classifier, const char *path, Precision precision, Error *error) {
+// The kind of device that is asked for and there.
+static bool choose_kind(DeviceChoice choice, DeviceKind *kind, Error *error) {
+    const char *none;
+    *kind = choice != CHOICE_CPU && device_count(DEVICE_CUDA, &none) > 0 ? DEVICE_CUDA : DEVICE_CPU;
+    return choice != CHOICE_CUDA || *kind == DEVICE_CUDA ||
+           error_set(error, EX_UNAVAILABLE, "--device cuda: %s; use --device cpu", none);
+}
+
+bool classifier_open(Classifier *classifier, const char *path, Compute compute, Error *error) {
     memset(classifier, 0, sizeof *classifier);
-    const char *lacks = device_lacks(DEVICE_CPU, 0, precision);
+    classifier->compute = compute;
+    DeviceKind kind;
+    if (!choose_kind(compute.device, &kind, error)) { return false; }
+    const char *lacks = device_lacks(kind, 0, compute.precision);
     if (lacks) { return error_set(error, EX_CONFIG, "--precision: %s", lacks); }
-    classifier->precision = precision;
     char vocabulary[PATH_MAX];
     if (!resolve(classifier->directory, sizeof classifier->directory, path, error) ||
         !model_open(&classifier->model, classifier->directory, false, error)) {
@@ -70,7 +80,7 @@ bool classifier_open(Classifier *classifier, const char *path, Precision precisi
     }
     path_join(vocabulary, sizeof vocabulary, classifier->directory, "vocab.txt");
     classifier->max_length = model_max_length(&classifier->model);
-    return tokenizer_open(&classifier->tokenizer, vocabulary, error) && open_weights(classifier, error);
+    return tokenizer_open(&classifier->tokenizer, vocabulary, error) && open_weights(classifier, kind, error);
 }
 
 void classifier_close(Classifier *classifier) {
@@ -99,9 +109,22 @@ float *classifier_logits(Classifier *classifier, const Reviews *reviews, float *
     return logits;
 }
 
-bool precision_parse(const char *text, Precision *precision) {
-    *precision = strcmp(text, "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32;
-    return *precision == PRECISION_BF16 || strcmp(text, "fp32") == 0;
+bool compute_parse(Compute *compute, int option, const char *text, const char **expected) {
+    static const char *const devices[] = {[CHOICE_AUTO] = "auto", [CHOICE_CPU] = "cpu", [CHOICE_CUDA] = "cuda"};
+    static const char *const precisions[] = {
+        [PRECISION_FP32] = "fp32", [PRECISION_TF32] = "tf32", [PRECISION_BF16] = "bf16"};
+    const char *const *names = option == 'D' ? devices : precisions;
+    *expected = option == 'D' ? "auto, cpu or cuda" : "fp32, tf32 or bf16";
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(names[i], text) != 0) { continue; }
+        if (option == 'D') {
+            compute->device = (DeviceChoice)i;
+        } else {
+            compute->precision = (Precision)i;
+        }
+        return true;
+    }
+    return false;
 }
 
 int32_t largest_of(const float *values, int count) {

@@ -3,8 +3,15 @@
 #define BERTUNE_CLASSIFIER_H
 
 #include "datasets/tokenizer.h"
+#include "trainer/config.h"
 #include "trainer/evaluation.h"
 #include "trainer/model.h"
+
+// Where and how to compute: what the options --device and --precision say.
+typedef struct {
+    DeviceChoice device;
+    Precision precision;
+} Compute;
 
 typedef struct {
     char directory[4096];  // of the model that was chosen
@@ -13,23 +20,25 @@ typedef struct {
     int max_length;  // tokens of a text: model_max_length of tokenizer_config.json, else max_position_embeddings
     Bert bert;
     Weights weights;
-    Precision precision;
+    Compute compute;
     Device *device;
     float *parameters;  // device memory
     Inference inference;
 } Classifier;
 
 // path: a Hugging Face directory, or a run directory (its final/, else its newest valid checkpoint). Close with
-// classifier_close also after a failure. EX_CONFIG where this machine lacks the precision.
-bool classifier_open(Classifier *classifier, const char *path, Precision precision, Error *error);
+// classifier_close also after a failure. EX_CONFIG where the device lacks the precision, EX_UNAVAILABLE where there is
+// no such device.
+bool classifier_open(Classifier *classifier, const char *path, Compute compute, Error *error);
 void classifier_close(Classifier *classifier);
 
 // Logits (rows, C) of reviews into a new array, and their losses unless that is NULL; release with free. NULL with
 // EX_DATAERR when the model computes something that is not a number.
 float *classifier_logits(Classifier *classifier, const Reviews *reviews, float *losses, Error *error);
 
-// The value of an option --precision: fp32 or bf16; false: another text.
-bool precision_parse(const char *text, Precision *precision);
+// Reads the values of --device (auto, cpu or cuda) and --precision (fp32 or bf16; tf32 on a GPU), `option` being 'D' or
+// 'p'. False with what was expected.
+bool compute_parse(Compute *compute, int option, const char *text, const char **expected);
 
 // The softmax of logits (classes) in place.
 void softmax(float *logits, int classes);

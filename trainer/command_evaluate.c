@@ -15,23 +15,21 @@ static const char usage[] =
     "  --split NAME      train | validation | dev [validation]\n"
     "  --format FORMAT   text | json [text]\n"
     "  --batch-size N    loss is the mean of the means of batches of N rows, as training prints it [16]\n"
+    "  --device NAME     auto | cpu | cuda [auto: a GPU where there is one]\n"
     "  --precision P     fp32 | bf16: inputs of matrix products rounded, faster [fp32]\n"
     "  --help, --version\n";
 
 typedef struct {
     const char *model, *data, *split, *format;
     int64_t batch_size;
-    Precision precision;
+    Compute compute;
 } Options;
 
 static const struct option long_options[] = {
-    {"data", required_argument, NULL, 'd'},
-    {"split", required_argument, NULL, 's'},
-    {"format", required_argument, NULL, 'f'},
-    {"batch-size", required_argument, NULL, 'b'},
-    {"precision", required_argument, NULL, 'p'},
-    {"help", no_argument, NULL, 'h'},
-    {0},
+    {"data", required_argument, NULL, 'd'},   {"split", required_argument, NULL, 's'},
+    {"format", required_argument, NULL, 'f'}, {"batch-size", required_argument, NULL, 'b'},
+    {"device", required_argument, NULL, 'D'}, {"precision", required_argument, NULL, 'p'},
+    {"help", no_argument, NULL, 'h'},         {0},
 };
 
 static void print_text(const Scores *scores, const ModelConfig *config) {
@@ -120,7 +118,7 @@ static bool evaluate(const Options *options, Error *error) {
     Classifier classifier = {0};
     Dataset dataset = {0};
     Reviews reviews = {0};
-    bool ok = classifier_open(&classifier, options->model, options->precision, error) &&
+    bool ok = classifier_open(&classifier, options->model, options->compute, error) &&
               dataset_verify(options->data, error) && dataset_open(&dataset, options->data, H5P_DEFAULT, error) &&
               check_data(&classifier, &dataset.info, options->data, error) &&
               dataset_read(&dataset, options->split, &reviews, error);
@@ -143,6 +141,7 @@ int command_evaluate(int argc, char **argv) {
     Options options = {.split = "validation", .format = "text", .batch_size = 16};
     double number;
     opterr = 0;
+    const char *expected;
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
         switch (option) {
             case 'd':
@@ -160,9 +159,11 @@ int command_evaluate(int argc, char **argv) {
                 }
                 options.batch_size = (int64_t)number;
                 break;
+            case 'D':
             case 'p':
-                if (!precision_parse(optarg, &options.precision)) {
-                    return usage_error("evaluate", "--precision: expected fp32 or bf16, found `%s`", optarg);
+                if (!compute_parse(&options.compute, option, optarg, &expected)) {
+                    return usage_error("evaluate", "--%s: expected %s, found `%s`",
+                                       option == 'D' ? "device" : "precision", expected, optarg);
                 }
                 break;
             case 'h':

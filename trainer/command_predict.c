@@ -16,6 +16,7 @@ static const char usage[] =
     "  --csv FILE          texts of a CSV file\n"
     "  --text-column NAME  its column [review]\n"
     "  --format FORMAT     text | json (an object a line) | csv [text]\n"
+    "  --device NAME       auto | cpu | cuda [auto: a GPU where there is one]\n"
     "  --precision P       fp32 | bf16: inputs of matrix products rounded, faster [fp32]\n"
     "  --help, --version\n";
 
@@ -23,13 +24,17 @@ typedef struct {
     const char *model, *csv, *text_column, *format;
     char **texts;  // of the command line
     int text_count;
-    Precision precision;
+    Compute compute;
 } Options;
 
 static const struct option long_options[] = {
-    {"csv", required_argument, NULL, 'c'},    {"text-column", required_argument, NULL, 't'},
-    {"format", required_argument, NULL, 'f'}, {"precision", required_argument, NULL, 'p'},
-    {"help", no_argument, NULL, 'h'},         {0},
+    {"csv", required_argument, NULL, 'c'},
+    {"text-column", required_argument, NULL, 't'},
+    {"format", required_argument, NULL, 'f'},
+    {"device", required_argument, NULL, 'D'},
+    {"precision", required_argument, NULL, 'p'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
 };
 
 static void print_text(const char *text, const float *probabilities, const ModelConfig *config) {
@@ -151,7 +156,7 @@ static bool predict_lines(Classifier *classifier, const Options *options, Error 
 static bool predict(const Options *options, Error *error) {
     Classifier classifier = {0};
     const bool ok =
-        classifier_open(&classifier, options->model, options->precision, error) &&
+        classifier_open(&classifier, options->model, options->compute, error) &&
         (options->csv ? predict_csv(&classifier, options, error) : predict_lines(&classifier, options, error));
     classifier_close(&classifier);
     return ok;
@@ -160,6 +165,7 @@ static bool predict(const Options *options, Error *error) {
 int command_predict(int argc, char **argv) {
     Options options = {.text_column = "review", .format = "text"};
     opterr = 0;
+    const char *expected;
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
         switch (option) {
             case 'c':
@@ -171,9 +177,11 @@ int command_predict(int argc, char **argv) {
             case 'f':
                 options.format = optarg;
                 break;
+            case 'D':
             case 'p':
-                if (!precision_parse(optarg, &options.precision)) {
-                    return usage_error("predict", "--precision: expected fp32 or bf16, found `%s`", optarg);
+                if (!compute_parse(&options.compute, option, optarg, &expected)) {
+                    return usage_error("predict", "--%s: expected %s, found `%s`",
+                                       option == 'D' ? "device" : "precision", expected, optarg);
                 }
                 break;
             case 'h':

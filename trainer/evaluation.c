@@ -6,10 +6,13 @@
 #include "trainer/batches.h"
 
 void inference_open(Inference *inference, Device *device, const Bert *bert, int max_length) {
-    enum { PACK = 1024 };  // tokens of a packed batch: large enough for full speed, small enough for the cache
-    const int tokens = max_length > PACK ? max_length : PACK;
+    // Tokens of a packed batch: on a CPU enough for full speed and few enough for the cache, on a GPU enough to fill
+    // it.
+    enum { PACK = 1024, PACK_GPU = 16384 };
+    const int pack = device_kind(device) == DEVICE_CPU ? PACK : PACK_GPU;
+    const int tokens = max_length > pack ? max_length : pack;
     *inference = (Inference){.bert = bert, .most_sequences = tokens / 2, .most_tokens = tokens};
-    inference->state = bert_state_open(device, bert, inference->most_sequences, tokens, false);
+    inference->state = bert_state_open(device, bert, inference->most_sequences, tokens, max_length, false);
     batch_alloc(&inference->batch, inference->most_sequences, tokens);
 }
 

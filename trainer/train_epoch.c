@@ -13,8 +13,8 @@ static void make_room(Trainer *trainer, int sequences, int tokens) {
     if (tokens > trainer->state_tokens) { trainer->state_tokens = tokens + tokens / 10; }
     bert_state_close(trainer->state);
     batch_free(&trainer->batch);
-    trainer->state =
-        bert_state_open(trainer->device, &trainer->bert, trainer->state_sequences, trainer->state_tokens, true);
+    trainer->state = bert_state_open(trainer->device, &trainer->bert, trainer->state_sequences, trainer->state_tokens,
+                                     trainer->bert.P, true);
     bert_state_profile(trainer->state, trainer->profile);
     batch_alloc(&trainer->batch, trainer->state_sequences, trainer->state_tokens);
     trainer->losses = check_realloc(trainer->losses, (size_t)trainer->state_sequences, sizeof *trainer->losses);

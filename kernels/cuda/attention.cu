@@ -1,8 +1,8 @@
 // Attention per sequence and head. A block takes ATT_TILE neighbouring lines of one head as queries, or in the second
 // half of backward as keys, and goes through the lines of their sequences in chunks: scores of a tile with a whole
-// sequence fit into shared memory. Only the logarithm of each softmax sum is kept; backward computes the probabilities
-// again, as FlashAttention does (Dao et al., 2022), once for the queries' gradient and once for the keys' and values',
-// so that no two blocks add to the same element.
+// sequence fit into shared memory, and most sequences are one chunk. Only the logarithm of each softmax sum is kept;
+// backward computes the probabilities again, as FlashAttention does (Dao et al., 2022), once for the queries' gradient
+// and once for the keys' and values', so that no two blocks add to the same element.
 #include <math.h>
 
 #include "kernels/cuda/attention.cuh"
@@ -11,10 +11,10 @@
 
 enum {
     ATT_TILE = 16,
-    ATT_CHUNK = 32,
-    ATT_THREADS = 128,
+    ATT_CHUNK = 64,
+    ATT_THREADS = 256,
     ATT_DEPTH = 128,                                // largest size of a head
-    ATT_SUMS = ATT_TILE * ATT_DEPTH / ATT_THREADS,  // of a thread
+    ATT_SUMS = ATT_TILE * ATT_DEPTH / ATT_THREADS,  // of a thread, most
     ATT_ROWS = ATT_TILE * ATT_CHUNK / ATT_THREADS   // of a tile that a thread meets with its line of a chunk
 };
 
@@ -26,41 +26,81 @@ typedef struct {
     uint32_t row;
 } Part;
 
-// lines (count, D) with D + 1 floats from line to line <- count lines of a matrix.
-__device__ static void load_lines(float *lines, const float *from, size_t stride, int count, int D) {
-    for (int i = static_cast<int>(threadIdx.x); i < count * D; i += ATT_THREADS) {
-        lines[i / D * (D + 1) + i % D] = from[static_cast<size_t>(i / D) * stride + static_cast<size_t>(i % D)];
+// Floats from line to line in shared memory: of lines of a head, zero up to a multiple of 4, and of scores. Neither
+// makes eight lanes that read 16 bytes each of neighbouring lines meet in a bank.
+__host__ __device__ constexpr int line_pitch(int D) { return (D + 3) / 4 * 4 + 4; }
+__host__ __device__ constexpr int score_pitch(int length) {
+    return (length + ATT_CHUNK - 1) / ATT_CHUNK * ATT_CHUNK + 4;
+}
+
+// Begins to copy `count` lines of a matrix, and zeros up to `all` lines.
+template <int DEPTH>
+__device__ static void begin_lines(float *lines, const float *from, size_t stride, int count, int all, int run_time_D) {
+    const int D = DEPTH ? DEPTH : run_time_D, quads = (D + 3) / 4, pitch = line_pitch(D);
+    for (int i = static_cast<int>(threadIdx.x); i < all * quads; i += ATT_THREADS) {
+        const int line = i / quads, at = i % quads * 4, valid = line >= count ? 0 : D - at < 4 ? D - at : 4;
+        const float *source = from + (valid ? static_cast<size_t>(line) * stride + static_cast<size_t>(at) : 0);
+        if (DEPTH) {
+            copy_begin<16>(lines + line * pitch + at, source, 4 * valid);
+        } else {
+            for (int k = 0; k < 4; k++) {
+                copy_begin<4>(lines + line * pitch + at + k, k < valid ? source + k : from, k < valid ? 4 : 0);
+            }
+        }
     }
 }
 
-// scores[r * pitch + c] = tile line r times chunk line c; c < columns.
-__device__ static void score_chunk(float *scores, int pitch, const float *tile, const float *chunk, int columns,
-                                   int D) {
+// Waits for all copies of the block but the last `GROUPS` groups.
+template <int GROUPS>
+__device__ __forceinline__ void finish_lines() {
+    copy_wait<GROUPS>();
+    __syncthreads();
+}
+
+// scores[r * pitch + c] = tile line r times chunk line c, for all ATT_CHUNK lines: zero where the chunk is.
+template <int DEPTH>
+__device__ static void score_chunk(float *scores, int pitch, const float *tile, const float *chunk, int run_time_D) {
+    const int D = DEPTH ? DEPTH : run_time_D, lines = line_pitch(D);
     const int c = static_cast<int>(threadIdx.x) % ATT_CHUNK, r0 = static_cast<int>(threadIdx.x) / ATT_CHUNK * ATT_ROWS;
-    if (c >= columns) { return; }
     float sums[ATT_ROWS] = {};
-    for (int d = 0; d < D; d++) {
-        const float y = chunk[c * (D + 1) + d];
+    for (int d = 0; d < D; d += 4) {
+        const float4 y = *reinterpret_cast<const float4 *>(chunk + c * lines + d);
 #pragma unroll
-        for (int r = 0; r < ATT_ROWS; r++) { sums[r] += tile[(r0 + r) * (D + 1) + d] * y; }
+        for (int r = 0; r < ATT_ROWS; r++) {
+            const float4 x = *reinterpret_cast<const float4 *>(tile + (r0 + r) * lines + d);
+            sums[r] += x.x * y.x + x.y * y.y + x.z * y.z + x.w * y.w;
+        }
     }
+#pragma unroll
     for (int r = 0; r < ATT_ROWS; r++) { scores[(r0 + r) * pitch + c] = sums[r]; }
 }
 
-// The thread's sums of factors (ATT_TILE, count) times chunk (count, D), of elements threadIdx.x, + ATT_THREADS, ...
+// The thread's sums of factors (ATT_TILE, ATT_CHUNK) times chunk (ATT_CHUNK, D), of elements threadIdx.x, +
+// ATT_THREADS,
+// ...; lines behind `count` are zero in both.
+template <int DEPTH>
 __device__ static void add_chunk(float sums[ATT_SUMS], const float *factors, int pitch, const float *chunk, int count,
-                                 int D) {
+                                 int run_time_D) {
+    const int D = DEPTH ? DEPTH : run_time_D, lines = line_pitch(D);
 #pragma unroll
-    for (int i = 0; i < ATT_SUMS; i++) {
+    for (int i = 0; i < (DEPTH ? ATT_TILE * DEPTH / ATT_THREADS : ATT_SUMS); i++) {
         const int at = static_cast<int>(threadIdx.x) + i * ATT_THREADS, line = at / D, d = at % D;
-        if (line >= ATT_TILE) { break; }
-        for (int c = 0; c < count; c++) { sums[i] += factors[line * pitch + c] * chunk[c * (D + 1) + d]; }
+        if (!DEPTH && line >= ATT_TILE) { break; }
+        float sum = sums[i];
+        for (int c = 0; c < count; c += 4) {
+            const float4 x = *reinterpret_cast<const float4 *>(factors + line * pitch + c);
+            const float *y = chunk + c * lines + d;
+            sum += x.x * y[0] + x.y * y[lines] + x.z * y[2 * lines] + x.w * y[3 * lines];
+        }
+        sums[i] = sum;
     }
 }
 
-__device__ static void store_sums(float *out, size_t stride, const float sums[ATT_SUMS], int count, int D) {
+template <int DEPTH>
+__device__ static void store_sums(float *out, size_t stride, const float sums[ATT_SUMS], int count, int run_time_D) {
+    const int D = DEPTH ? DEPTH : run_time_D;
 #pragma unroll
-    for (int i = 0; i < ATT_SUMS; i++) {
+    for (int i = 0; i < (DEPTH ? ATT_TILE * DEPTH / ATT_THREADS : ATT_SUMS); i++) {
         const int at = static_cast<int>(threadIdx.x) + i * ATT_THREADS, line = at / D, d = at % D;
         if (line < count) { out[static_cast<size_t>(line) * stride + static_cast<size_t>(d)] = sums[i]; }
     }
@@ -107,7 +147,7 @@ typedef struct {
     Dropout dropout;
 } AttentionForward;
 
-// A warp a line: scores become probabilities; log_sum of the line.
+// A warp a line: scores become probabilities, zero behind the keys; log_sum of the line.
 __device__ static void softmax_lines(float *scores, int pitch, float *log_sum, int lines, int keys, float scale) {
     const int lane = static_cast<int>(threadIdx.x % WARP);
     for (int r = static_cast<int>(threadIdx.x / WARP); r < lines; r += ATT_THREADS / WARP) {
@@ -126,43 +166,59 @@ __device__ static void softmax_lines(float *scores, int pitch, float *log_sum, i
             sum += s[j];
         }
         sum = warp_sum(sum);
-        for (int j = lane; j < keys; j += WARP) { s[j] /= sum; }
+        for (int j = lane; j < (keys + 3) / 4 * 4; j += WARP) { s[j] = j < keys ? s[j] / sum : 0.0f; }
         if (lane == 0) { log_sum[r] = largest + logf(sum); }
     }
 }
 
+template <int DEPTH>
 __device__ static void forward_part(const AttentionForward &f, const Part &p, float *shared, int pitch) {
-    float *tile = shared, *chunk = tile + ATT_TILE * (p.D + 1), *scores = chunk + ATT_CHUNK * (p.D + 1);
+    const int lines = line_pitch(p.D);
+    float *tile = shared, *keys = tile + ATT_TILE * lines, *values = keys + ATT_CHUNK * lines;
+    float *scores = values + ATT_CHUNK * lines;
     const size_t stride = 3 * static_cast<size_t>(p.H), at = static_cast<size_t>(p.first + p.begin);
     const float *q = f.qkv + static_cast<size_t>(p.first) * stride + static_cast<size_t>(p.head * p.D);
     const float *k = q + p.H, *v = k + p.H;
-    load_lines(tile, q + static_cast<size_t>(p.begin) * stride, stride, p.count, p.D);
+    const auto left = [&](int c) { return p.length - c < ATT_CHUNK ? p.length - c : ATT_CHUNK; };
+    begin_lines<DEPTH>(tile, q + static_cast<size_t>(p.begin) * stride, stride, p.count, ATT_TILE, p.D);
+    begin_lines<DEPTH>(keys, k, stride, left(0), ATT_CHUNK, p.D);
+    copy_commit();
+    begin_lines<DEPTH>(values, v, stride, left(0), ATT_CHUNK, p.D);
+    copy_commit();
+    finish_lines<1>();
     for (int c = 0; c < p.length; c += ATT_CHUNK) {
-        const int count = p.length - c < ATT_CHUNK ? p.length - c : ATT_CHUNK;
-        load_lines(chunk, k + static_cast<size_t>(c) * stride, stride, count, p.D);
-        __syncthreads();
-        score_chunk(scores + c, pitch, tile, chunk, count, p.D);
+        if (c > 0) {
+            begin_lines<DEPTH>(keys, k + static_cast<size_t>(c) * stride, stride, left(c), ATT_CHUNK, p.D);
+            copy_commit();
+            finish_lines<0>();
+        }
+        score_chunk<DEPTH>(scores + c, pitch, tile, keys, p.D);
         __syncthreads();
     }
     softmax_lines(scores, pitch, f.log_sum + static_cast<size_t>(p.head) * f.lines + at, p.count, p.length,
                   1.0f / sqrtf(static_cast<float>(p.D)));
     __syncthreads();
     drop(scores, f.dropout, p, p.begin, p.count, pitch, 0, p.length, 1);
+    finish_lines<0>();
     float sums[ATT_SUMS] = {};
     for (int c = 0; c < p.length; c += ATT_CHUNK) {
-        const int count = p.length - c < ATT_CHUNK ? p.length - c : ATT_CHUNK;
-        load_lines(chunk, v + static_cast<size_t>(c) * stride, stride, count, p.D);
-        __syncthreads();
-        add_chunk(sums, scores + c, pitch, chunk, count, p.D);
-        __syncthreads();
+        if (c > 0) {
+            __syncthreads();
+            begin_lines<DEPTH>(values, v + static_cast<size_t>(c) * stride, stride, left(c), ATT_CHUNK, p.D);
+            copy_commit();
+            finish_lines<0>();
+        }
+        add_chunk<DEPTH>(sums, scores + c, pitch, values, left(c), p.D);
     }
-    store_sums(f.out + at * static_cast<size_t>(p.H) + static_cast<size_t>(p.head * p.D), static_cast<size_t>(p.H),
-               sums, p.count, p.D);
+    store_sums<DEPTH>(f.out + at * static_cast<size_t>(p.H) + static_cast<size_t>(p.head * p.D),
+                      static_cast<size_t>(p.H), sums, p.count, p.D);
 }
 
+template <int DEPTH>
 __global__ void __launch_bounds__(ATT_THREADS) attention_forward_kernel(const AttentionForward f) {
     SHARED_MEMORY(float, shared);
-    for_parts(f.sequences, [&](const Part &part) { forward_part(f, part, shared, f.sequences.longest + 1); });
+    for_parts(f.sequences,
+              [&](const Part &part) { forward_part<DEPTH>(f, part, shared, score_pitch(f.sequences.longest)); });
 }
 
 typedef struct {
@@ -214,88 +270,103 @@ __device__ static BackwardLines backward_lines_of(const AttentionBackward &b, co
 }
 
 // The tile's lines as queries: dq.
+template <int DEPTH>
 __device__ static void backward_queries(const AttentionBackward &b, const Part &p, float *shared, int pitch) {
     const BackwardLines l = backward_lines_of(b, p);
-    float *q = shared, *dout = q + ATT_TILE * (p.D + 1), *chunk = dout + ATT_TILE * (p.D + 1);
-    float *dots = chunk + ATT_CHUNK * (p.D + 1), *scores = dots + ATT_CHUNK, *dscores = scores + ATT_TILE * pitch;
+    const int lines = line_pitch(p.D);
+    float *q = shared, *dout = q + ATT_TILE * lines, *keys = dout + ATT_TILE * lines,
+          *values = keys + ATT_CHUNK * lines;
+    float *dots = values + ATT_CHUNK * lines, *scores = dots + ATT_CHUNK, *dscores = scores + ATT_TILE * pitch;
     const size_t begin = static_cast<size_t>(p.begin);
-    load_lines(q, l.q + begin * l.stride, l.stride, p.count, p.D);
-    load_lines(dout, l.dout + begin * l.H, l.H, p.count, p.D);
-    dot_lines(dots, l.dout + begin * l.H, l.out + begin * l.H, p.count, p.H, p.D);
+    const auto left = [&](int c) { return p.length - c < ATT_CHUNK ? p.length - c : ATT_CHUNK; };
+    const auto begin_chunk = [&](float *chunk, const float *from, int c) {
+        begin_lines<DEPTH>(chunk, from + static_cast<size_t>(c) * l.stride, l.stride, left(c), ATT_CHUNK, p.D);
+    };
+    begin_lines<DEPTH>(q, l.q + begin * l.stride, l.stride, p.count, ATT_TILE, p.D);
+    begin_lines<DEPTH>(dout, l.dout + begin * l.H, l.H, p.count, ATT_TILE, p.D);
     for (int c = 0; c < p.length; c += ATT_CHUNK) {
-        const int count = p.length - c < ATT_CHUNK ? p.length - c : ATT_CHUNK;
-        load_lines(chunk, l.k + static_cast<size_t>(c) * l.stride, l.stride, count, p.D);
-        __syncthreads();
-        score_chunk(scores + c, pitch, q, chunk, count, p.D);
-        __syncthreads();
-        load_lines(chunk, l.v + static_cast<size_t>(c) * l.stride, l.stride, count, p.D);
-        __syncthreads();
-        score_chunk(dscores + c, pitch, dout, chunk, count, p.D);
+        begin_chunk(keys, l.k, c);
+        begin_chunk(values, l.v, c);
+        copy_commit();
+        if (c == 0) { dot_lines(dots, l.dout + begin * l.H, l.out + begin * l.H, p.count, p.H, p.D); }
+        finish_lines<0>();
+        score_chunk<DEPTH>(scores + c, pitch, q, keys, p.D);
+        score_chunk<DEPTH>(dscores + c, pitch, dout, values, p.D);
         __syncthreads();
     }
     drop(dscores, b.dropout, p, p.begin, p.count, pitch, 0, p.length, 1);
     __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < p.count * p.length; i += ATT_THREADS) {
-        const int r = i / p.length, at = r * pitch + i % p.length;
-        const float probability = expf(scores[at] * l.scale - l.log_sum[p.begin + r]);
-        dscores[at] = probability * (dscores[at] - dots[r]) * l.scale;
+    const int padded = (p.length + 3) / 4 * 4;
+    for (int i = static_cast<int>(threadIdx.x); i < p.count * padded; i += ATT_THREADS) {
+        const int r = i / padded, key = i % padded, at = r * pitch + key;
+        const float probability = key < p.length ? expf(scores[at] * l.scale - l.log_sum[p.begin + r]) : 0.0f;
+        dscores[at] = key < p.length ? probability * (dscores[at] - dots[r]) * l.scale : 0.0f;
     }
+    __syncthreads();
     float sums[ATT_SUMS] = {};
     for (int c = 0; c < p.length; c += ATT_CHUNK) {
-        const int count = p.length - c < ATT_CHUNK ? p.length - c : ATT_CHUNK;
-        load_lines(chunk, l.k + static_cast<size_t>(c) * l.stride, l.stride, count, p.D);
-        __syncthreads();
-        add_chunk(sums, dscores + c, pitch, chunk, count, p.D);
+        if (p.length > ATT_CHUNK) {
+            begin_chunk(keys, l.k, c);
+            copy_commit();
+            finish_lines<0>();
+        }
+        add_chunk<DEPTH>(sums, dscores + c, pitch, keys, left(c), p.D);
         __syncthreads();
     }
-    store_sums(l.dq + begin * l.stride, l.stride, sums, p.count, p.D);
+    store_sums<DEPTH>(l.dq + begin * l.stride, l.stride, sums, p.count, p.D);
 }
 
 // The tile's lines as keys: dk and dv.
+template <int DEPTH>
 __device__ static void backward_keys(const AttentionBackward &b, const Part &p, float *shared) {
-    enum { PITCH = ATT_CHUNK + 1 };
+    constexpr int PITCH = score_pitch(ATT_CHUNK);
     const BackwardLines l = backward_lines_of(b, p);
-    float *k = shared, *v = k + ATT_TILE * (p.D + 1), *q = v + ATT_TILE * (p.D + 1), *dout = q + ATT_CHUNK * (p.D + 1);
-    float *dots = dout + ATT_CHUNK * (p.D + 1), *scores = dots + ATT_CHUNK, *dscores = scores + ATT_TILE * PITCH;
+    const int lines = line_pitch(p.D);
+    float *k = shared, *v = k + ATT_TILE * lines, *q = v + ATT_TILE * lines, *dout = q + ATT_CHUNK * lines;
+    float *dots = dout + ATT_CHUNK * lines, *scores = dots + ATT_CHUNK, *dscores = scores + ATT_TILE * PITCH;
     float dk[ATT_SUMS] = {}, dv[ATT_SUMS] = {};
     const size_t begin = static_cast<size_t>(p.begin);
-    load_lines(k, l.k + begin * l.stride, l.stride, p.count, p.D);
-    load_lines(v, l.v + begin * l.stride, l.stride, p.count, p.D);
+    begin_lines<DEPTH>(k, l.k + begin * l.stride, l.stride, p.count, ATT_TILE, p.D);
+    begin_lines<DEPTH>(v, l.v + begin * l.stride, l.stride, p.count, ATT_TILE, p.D);
     for (int c = 0; c < p.length; c += ATT_CHUNK) {
-        const int count = p.length - c < ATT_CHUNK ? p.length - c : ATT_CHUNK;
+        const int count = p.length - c < ATT_CHUNK ? p.length - c : ATT_CHUNK, padded = (count + 3) / 4 * 4;
         const size_t at = static_cast<size_t>(c);
-        load_lines(q, l.q + at * l.stride, l.stride, count, p.D);
-        load_lines(dout, l.dout + at * l.H, l.H, count, p.D);
+        begin_lines<DEPTH>(q, l.q + at * l.stride, l.stride, count, ATT_CHUNK, p.D);
+        begin_lines<DEPTH>(dout, l.dout + at * l.H, l.H, count, ATT_CHUNK, p.D);
+        copy_commit();
         dot_lines(dots, l.dout + at * l.H, l.out + at * l.H, count, p.H, p.D);
-        __syncthreads();
-        score_chunk(scores, PITCH, k, q, count, p.D);
-        score_chunk(dscores, PITCH, v, dout, count, p.D);
+        finish_lines<0>();
+        score_chunk<DEPTH>(scores, PITCH, k, q, p.D);
+        score_chunk<DEPTH>(dscores, PITCH, v, dout, p.D);
         __syncthreads();
         drop(dscores, b.dropout, p, c, count, 1, p.begin, p.count, PITCH);
         __syncthreads();
-        for (int i = static_cast<int>(threadIdx.x); i < p.count * count; i += ATT_THREADS) {
-            const int query = i % count, cell = i / count * PITCH + query;
-            const float probability = expf(scores[cell] * l.scale - l.log_sum[c + query]);
-            dscores[cell] = probability * (dscores[cell] - dots[query]) * l.scale;
+        for (int i = static_cast<int>(threadIdx.x); i < p.count * padded; i += ATT_THREADS) {
+            const int query = i % padded, cell = i / padded * PITCH + query;
+            const float probability = query < count ? expf(scores[cell] * l.scale - l.log_sum[c + query]) : 0.0f;
+            dscores[cell] = query < count ? probability * (dscores[cell] - dots[query]) * l.scale : 0.0f;
             scores[cell] = probability;
         }
         __syncthreads();
         drop(scores, b.dropout, p, c, count, 1, p.begin, p.count, PITCH);
         __syncthreads();
-        add_chunk(dv, scores, PITCH, dout, count, p.D);
-        add_chunk(dk, dscores, PITCH, q, count, p.D);
+        add_chunk<DEPTH>(dv, scores, PITCH, dout, count, p.D);
+        add_chunk<DEPTH>(dk, dscores, PITCH, q, count, p.D);
         __syncthreads();
     }
-    store_sums(l.dk + begin * l.stride, l.stride, dk, p.count, p.D);
-    store_sums(l.dv + begin * l.stride, l.stride, dv, p.count, p.D);
+    store_sums<DEPTH>(l.dk + begin * l.stride, l.stride, dk, p.count, p.D);
+    store_sums<DEPTH>(l.dv + begin * l.stride, l.stride, dv, p.count, p.D);
 }
 
+template <int DEPTH>
 __global__ void __launch_bounds__(ATT_THREADS) attention_backward_kernel(const AttentionBackward b) {
     SHARED_MEMORY(float, shared);
     if (blockIdx.z == 0) {
-        for_parts(b.sequences, [&](const Part &part) { backward_queries(b, part, shared, b.sequences.longest + 1); });
+        for_parts(b.sequences, [&](const Part &part) {
+            backward_queries<DEPTH>(b, part, shared, score_pitch(b.sequences.longest));
+        });
     } else {
-        for_parts(b.sequences, [&](const Part &part) { backward_keys(b, part, shared); });
+        for_parts(b.sequences, [&](const Part &part) { backward_keys<DEPTH>(b, part, shared); });
     }
 }
 
@@ -304,19 +375,23 @@ static dim3 attention_grid(const Sequences &s, unsigned halves) {
     return dim3(blocks_for(static_cast<size_t>(s.T.most), ATT_TILE), static_cast<unsigned>(s.A), halves);
 }
 
-// Floats of lines of a head in shared memory, and of a tile's scores.
-static size_t line_floats(const Sequences &s, size_t lines) { return lines * (static_cast<size_t>(s.D) + 1); }
-static size_t score_floats(size_t length) { return ATT_TILE * (length + 1); }
+// Bytes of shared memory of `lines` lines of a head, tiles of scores with `length` lines, and the chunk's dots.
+static size_t shared_bytes(const Sequences &s, int lines, int tiles, int length) {
+    return sizeof(float) *
+           static_cast<size_t>(lines * line_pitch(s.D) + tiles * ATT_TILE * score_pitch(length) + ATT_CHUNK);
+}
+
+// The size of heads that kernels are compiled for, the most common one; copies of 16 bytes need lines of 16 bytes.
+enum { USUAL_DEPTH = 64 };
 
 void cuda_attention_forward(Device *device, float *out, float *log_sum, const float *qkv, Sequences sequences,
                             Dropout dropout) {
     CudaDevice *cuda = cuda_device(device);
     lines_flush(cuda);
     const AttentionForward forward = {out, log_sum, qkv, static_cast<size_t>(sequences.T.most), sequences, dropout};
-    const size_t floats =
-        line_floats(sequences, ATT_TILE + ATT_CHUNK) + score_floats(static_cast<size_t>(sequences.longest));
-    cuda_launch(cuda, attention_forward_kernel, attention_grid(sequences, 1), ATT_THREADS, floats * sizeof(float),
-                forward);
+    const size_t bytes = shared_bytes(sequences, ATT_TILE + 2 * ATT_CHUNK, 1, sequences.longest);
+    cuda_launch(cuda, sequences.D == USUAL_DEPTH ? attention_forward_kernel<USUAL_DEPTH> : attention_forward_kernel<0>,
+                attention_grid(sequences, 1), ATT_THREADS, bytes, forward);
     cuda_settle(cuda);
 }
 
@@ -326,10 +401,10 @@ void cuda_attention_backward(Device *device, float *dqkv, const float *dout, con
     lines_flush(cuda);
     const AttentionBackward backward = {dqkv,      dout,   out, log_sum, qkv, static_cast<size_t>(sequences.T.most),
                                         sequences, dropout};
-    const size_t queries = line_floats(sequences, 2 * ATT_TILE + ATT_CHUNK) + ATT_CHUNK +
-                           2 * score_floats(static_cast<size_t>(sequences.longest));
-    const size_t keys = line_floats(sequences, 2 * ATT_TILE + 2 * ATT_CHUNK) + ATT_CHUNK + 2 * score_floats(ATT_CHUNK);
-    cuda_launch(cuda, attention_backward_kernel, attention_grid(sequences, 2), ATT_THREADS,
-                (queries > keys ? queries : keys) * sizeof(float), backward);
+    const int longest = sequences.longest > ATT_CHUNK ? sequences.longest : ATT_CHUNK;
+    const size_t bytes = shared_bytes(sequences, 2 * ATT_TILE + 2 * ATT_CHUNK, 2, longest);
+    cuda_launch(cuda,
+                sequences.D == USUAL_DEPTH ? attention_backward_kernel<USUAL_DEPTH> : attention_backward_kernel<0>,
+                attention_grid(sequences, 2), ATT_THREADS, bytes, backward);
     cuda_settle(cuda);
 }

@@ -115,7 +115,7 @@ void cuda_device_close(Device *device) {
 #define ENTRY(name) cuda_##name,
 const Backend cuda_backend = {DEVICE_CUDA,
                               "cuda",
-                              "built (" BERTUNE_CUDA_TEXT ")",
+                              "built (" BERTUNE_CUDA_VERSION "; " BERTUNE_CUDA_CODE ")",
                               cuda_device_lacks,
                               cuda_device_count,
                               cuda_device_describe,

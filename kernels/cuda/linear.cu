@@ -2,21 +2,49 @@
 // something to finish them; few outputs are a step of a line program instead.
 #include "kernels/cuda/linear.cuh"
 
+template <typename T>
+static bool fills(const CudaDevice *device, const Linear &linear) {
+    const size_t blocks = static_cast<size_t>(blocks_for(static_cast<size_t>(linear.M.most), T::M)) *
+                          blocks_for(static_cast<size_t>(linear.N), T::N);
+    return 2 * blocks >= static_cast<size_t>(device->info.multiprocessors);
+}
+
+// The largest tile that gives every second multiprocessor a block: small batches are bound by latency, not by
+// arithmetic.
+static TileSize choose_tile(const CudaDevice *device, const Linear &linear) {
+    const size_t limit = device->shared_limit;
+    if (device->precision != PRECISION_FP32 && fills<HugeTile>(device, linear) &&
+        TileProduct<HugeTile, PRECISION_TF32, true, false, false>::SHARED <= limit) {
+        return TILE_HUGE;
+    }
+    const bool large =
+        fills<LargeTile>(device, linear) && TileProduct<LargeTile, PRECISION_TF32, true, false, false>::SHARED <= limit;
+    return large ? TILE_LARGE : TILE_SMALL;
+}
+
+// Many blocks would all run the program of few lines: huge tiles leave it to a launch of its own.
+static bool takes_lines(const CudaDevice *device, const Linear &linear, TileSize size) {
+    const size_t shared = size == TILE_SMALL ? linear_shared<SmallTile, PRECISION_BF16, true>(linear.K)
+                                             : linear_shared<LargeTile, PRECISION_BF16, true>(linear.K);
+    return size != TILE_HUGE && shared <= device->shared_limit;
+}
+
 static void launch(CudaDevice *device, const float *in, const Linear &linear, bool b_inner) {
     LineProgram program;
-    if (linear_resident_bytes(linear.K) > device->shared_limit) { lines_flush(device); }
     const float *const others[2] = {linear.finish.add, linear.finish.factor};
+    const TileSize size = choose_tile(device, linear);
+    if (!takes_lines(device, linear, size)) { lines_flush(device); }
     const bool taken = lines_take(device, &program, in, linear.M, linear.K, linear.finish.out, others);
     const LineProgram *first = taken ? &program : NULL;
     switch (device->precision) {
         case PRECISION_FP32:
-            linear_launch_fp32(device, first, linear, b_inner);
+            linear_launch_fp32(device, first, linear, b_inner, size);
             break;
         case PRECISION_TF32:
-            linear_launch_tf32(device, first, linear, b_inner);
+            linear_launch_tf32(device, first, linear, b_inner, size);
             break;
         case PRECISION_BF16:
-            linear_launch_bf16(device, first, linear, b_inner);
+            linear_launch_bf16(device, first, linear, b_inner, size);
             break;
     }
     cuda_settle(device);

@@ -47,14 +47,9 @@ __global__ void __launch_bounds__(T::THREADS) linear_kernel(const Linear linear)
     finish_all<T>(linear, sums, place);
 }
 
-// Floats from line to line of the lines that the program leaves in shared memory.
-template <Precision P>
-__host__ __device__ constexpr int resident_pitch(int K) {
-    return slice_pitch<P, true>((K + TILE_DEPTH - 1) / TILE_DEPTH * TILE_DEPTH);
-}
-
 template <typename T, Precision P, bool B_INNER>
-__global__ void __launch_bounds__(T::THREADS) lines_linear_kernel(const LineProgram program, const Linear linear) {
+__global__ void __launch_bounds__(T::THREADS, T::M < 128 ? 2 : 1)
+    lines_linear_kernel(const __grid_constant__ LineProgram program, const Linear linear) {
     SHARED_MEMORY(float, shared);
     typedef TileProduct<T, P, true, B_INNER, true> Product;
     const Place place = place_of<T>(linear);
@@ -69,46 +64,29 @@ __global__ void __launch_bounds__(T::THREADS) lines_linear_kernel(const LineProg
     finish_all<T>(linear, sums, place);
 }
 
-template <typename T, Precision P>
-static size_t resident_bytes(int K) {
-    return sizeof(float) * T::M * (static_cast<size_t>(resident_pitch<P>(K)) + LINE_SMALL);
-}
-
 template <typename T, Precision P, bool B_INNER>
 static void launch_tile(CudaDevice *device, const LineProgram *program, const Linear &linear) {
     const dim3 grid(blocks_for(static_cast<size_t>(linear.M.most), T::M),
                     blocks_for(static_cast<size_t>(linear.N), T::N));
-    if (program) {
-        cuda_launch(device, lines_linear_kernel<T, P, B_INNER>, grid, T::THREADS,
-                    TileProduct<T, P, true, B_INNER, true>::SHARED + resident_bytes<T, P>(linear.K), *program, linear);
-    } else {
-        cuda_launch(device, linear_kernel<T, P, B_INNER>, grid, T::THREADS,
-                    TileProduct<T, P, true, B_INNER, false>::SHARED, linear);
+    if constexpr (T::M < HugeTile::M) {
+        if (program) {
+            cuda_launch(device, lines_linear_kernel<T, P, B_INNER>, grid, T::THREADS,
+                        linear_shared<T, P, B_INNER>(linear.K), *program, linear);
+            return;
+        }
     }
-}
-
-typedef Tile<2, 2, 1, 2> SmallTile;  // 32 x 32
-typedef Tile<2, 2, 2, 4> LargeTile;  // 64 x 64
-typedef Tile<2, 4, 4, 4> HugeTile;   // 128 x 128
-
-template <typename T>
-static bool fills(const CudaDevice *device, const Linear &linear) {
-    const size_t blocks = static_cast<size_t>(blocks_for(static_cast<size_t>(linear.M.most), T::M)) *
-                          blocks_for(static_cast<size_t>(linear.N), T::N);
-    return blocks >= static_cast<size_t>(device->info.multiprocessors);
+    cuda_launch(device, linear_kernel<T, P, B_INNER>, grid, T::THREADS, TileProduct<T, P, true, B_INNER, false>::SHARED,
+                linear);
 }
 
 template <Precision P, bool B_INNER>
-static void launch_precision(CudaDevice *device, const LineProgram *program, const Linear &linear) {
-    const size_t resident = program ? resident_bytes<HugeTile, P>(linear.K) : 0;
-    if (fills<HugeTile>(device, linear) &&
-        TileProduct<HugeTile, P, true, B_INNER, false>::SHARED + resident <= device->shared_limit) {
-        launch_tile<HugeTile, P, B_INNER>(device, program, linear);
-    } else if (fills<LargeTile>(device, linear) &&
-               TileProduct<LargeTile, P, true, B_INNER, false>::SHARED + resident / 2 <= device->shared_limit) {
-        launch_tile<LargeTile, P, B_INNER>(device, program, linear);
-    } else {
+static void launch_precision(CudaDevice *device, const LineProgram *program, const Linear &linear, TileSize size) {
+    if (size == TILE_SMALL) {
         launch_tile<SmallTile, P, B_INNER>(device, program, linear);
+    } else if (size == TILE_LARGE || P == PRECISION_FP32) {
+        launch_tile<LargeTile, P, B_INNER>(device, program, linear);
+    } else if constexpr (P != PRECISION_FP32) {
+        launch_tile<HugeTile, P, B_INNER>(device, program, linear);
     }
 }
 

@@ -3,12 +3,12 @@
 #include "kernels/cuda/lines_run.cuh"
 #include "kernels/cuda/portable.cuh"
 
-enum { LINES_WARPS = 4 };  // lines of a block
+enum { LINES_WARPS = 2, LINES_BLOCK = LINES_WARPS * LINE_ROWS };  // warps and lines of a block
 
-__global__ void __launch_bounds__(LINES_WARPS *WARP) lines_kernel(const LineProgram program) {
+__global__ void __launch_bounds__(LINES_WARPS *WARP) lines_kernel(const __grid_constant__ LineProgram program) {
     SHARED_MEMORY(float, shared);
-    const LineTile tile = {shared + LINES_WARPS * LINE_SMALL, shared, program.N, LINES_WARPS};
-    lines_run(&program, tile, static_cast<int>(blockIdx.x) * LINES_WARPS, program.N, true);
+    const LineTile tile = {shared + LINES_BLOCK * LINE_SMALL, shared, program.N, LINES_BLOCK};
+    lines_run(&program, tile, static_cast<int>(blockIdx.x) * LINES_BLOCK, program.N, true);
 }
 
 void lines_flush(CudaDevice *device) {
@@ -16,8 +16,8 @@ void lines_flush(CudaDevice *device) {
     device->lines_pending = false;
     const LineProgram *program = &device->lines;
     const size_t width = static_cast<size_t>(program->N) + LINE_SMALL;
-    cuda_launch(device, lines_kernel, dim3(blocks_for(static_cast<size_t>(program->M.most), LINES_WARPS)),
-                LINES_WARPS * WARP, LINES_WARPS * width * sizeof(float), *program);
+    cuda_launch(device, lines_kernel, dim3(blocks_for(static_cast<size_t>(program->M.most), LINES_BLOCK)),
+                LINES_WARPS * WARP, LINES_BLOCK * width * sizeof(float), *program);
 }
 
 LineProgram *lines_begin(CudaDevice *device, Extent M, int N) {

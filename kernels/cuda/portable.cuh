@@ -13,6 +13,7 @@
     extern __shared__ __align__(16) unsigned char shared_memory_[]; \
     type *name = reinterpret_cast<type *>(shared_memory_)
 #else
+#define __grid_constant__  // a parameter whose address is taken without a copy
 #define SHARED_MEMORY(type, name) type *name = static_cast<type *>(cuda_host_dynamic_shared())
 #endif
 
