@@ -57,6 +57,26 @@ void reducer_check(Reducer *reducer) {
     if (reducer->calls->check) { reducer->calls->check(reducer); }
 }
 
+void reducer_complete(Reducer *reducer) {
+    if (reducer->calls->complete) { reducer->calls->complete(reducer); }
+}
+
+bool reducer_fix_order(Reducer *reducer, Error *error) {
+    const Comm *comm = reducer->comm;
+    int sizes[2] = {comm->local_size, -comm->local_size};
+    comm_largest(comm, sizes, 2);
+    const bool even = sizes[0] == -sizes[1] && (comm->local_size & (comm->local_size - 1)) == 0;
+    if (!even || (comm->nodes & (comm->nodes - 1)) != 0) {
+        return error_set(error, EX_CONFIG,
+                         "train.determinism: elastic needs a power of two of nodes with the same power of two of ranks "
+                         "on each; these are %d ranks on %d node%s",
+                         comm->size, comm->nodes, comm->nodes == 1 ? "" : "s");
+    }
+    reducer->tree = true;
+    if (reducer->calls->fix_order) { reducer->calls->fix_order(reducer); }
+    return true;
+}
+
 Slice reducer_part(size_t count, int buckets, int bucket, int part, int parts) {
     enum { LINE = 16 };  // floats
     const size_t lines = (count + LINE - 1) / LINE, all = (size_t)buckets, b = (size_t)bucket, p = (size_t)part,

@@ -48,12 +48,18 @@ void reducer_sum(Reducer *reducer);
 // recorded (device_record).
 bool reducer_in_queue(const Reducer *reducer);
 
+// Collective. From now on the gradients are summed in a binary tree over the ranks in the order of Comm.part, for which
+// the nodes and the ranks of each are the same power of two; EX_CONFIG where they are not. Not of REDUCE_NCCL.
+bool reducer_fix_order(Reducer *reducer, Error *error);
+
 // The slices of the sum that this rank holds after reducer_sum, at most REDUCER_BUCKETS; it must update the replicas
 // there. All ranks of a node together hold every element, the same bits on every node and in every run with the same
 // ranks.
 const Slice *reducer_slices(const Reducer *reducer, int *count);
-// The buffer in which they lie, (count), only they valid.
+// The buffer in which they lie, (count), only they valid; after reducer_complete all of it.
 const float *reducer_summed(const Reducer *reducer);
+// Collective. Waits until every slice is there.
+void reducer_complete(Reducer *reducer);
 // True on ranks whose slices together hold every element once.
 bool reducer_counts(const Reducer *reducer);
 

@@ -157,7 +157,7 @@ static bool warm_up(ByNccl *by, Error *error) {
 }
 
 Reducer *reducer_open_nccl(const Comm *comm, Device *device, size_t count, int replicas, Error *error) {
-    static const ReducerCalls calls = {nccl_close, nccl_ready, nccl_sum, NULL, nccl_check};
+    static const ReducerCalls calls = {.close = nccl_close, .ready = nccl_ready, .sum = nccl_sum, .check = nccl_check};
     ByNccl *by = check_calloc(1, sizeof *by);
     reducer_alloc(&by->base, comm, device, count, replicas);
     by->base.calls = &calls;

@@ -35,18 +35,33 @@ static int buckets_final(const Shared *shared) {
     return final;
 }
 
-// All workers. Adds up this rank's slice of the buckets up to target, always in the order of the local ranks.
+// All workers. Adds up this rank's slice of the buckets up to target, in a binary tree over the local ranks.
 static void sum_buckets(Shared *shared) {
     Device *device = shared->base.device;
+    const int ranks = shared->base.comm->local_size;
     device_sync(device);
     for (int b = shared->done; b < shared->target; b++) {
         const Slice slice = shared->base.slices[b];
-        for (int i = 1; i < shared->base.comm->local_size; i++) {
-            add(device, shared->gradients[0] + slice.begin, shared->gradients[i] + slice.begin,
-                slice.end - slice.begin);
+        for (int step = 1; step < ranks; step *= 2) {
+            for (int i = 0; i + step < ranks; i += 2 * step) {
+                add(device, shared->gradients[i] + slice.begin, shared->gradients[i + step] + slice.begin,
+                    slice.end - slice.begin);
+            }
         }
     }
     device_sync(device);
+}
+
+// The tree goes on over the nodes, whose number is a power of two: by recursive doubling, so that all have the sum.
+static void sum_nodes(const Shared *shared, Slice slice) {
+    const int node = shared->base.comm->node, count = narrow_int((int64_t)(slice.end - slice.begin));
+    float *mine = shared->gradients[0] + slice.begin, *other = check_calloc((size_t)count, sizeof *other);
+    for (int step = 1; step < shared->base.comm->nodes; step *= 2) {
+        CHECK_MPI(MPI_Sendrecv(mine, count, MPI_FLOAT, node ^ step, 0, other, count, MPI_FLOAT, node ^ step, 0,
+                               shared->peers, MPI_STATUS_IGNORE));
+        for (int i = 0; i < count; i++) { mine[i] += other[i]; }
+    }
+    free(other);
 }
 
 // The leader alone, after sum_buckets: starts the sum over the nodes. The order of buckets is the same everywhere.
@@ -55,6 +70,10 @@ static void pass_on(Shared *shared) {
         const Slice slice = shared->base.slices[shared->done];
         if (shared->base.comm->nodes == 1 || shared->peers == MPI_COMM_NULL) { continue; }
         CHECK(slice.end - slice.begin <= INT32_MAX);
+        if (shared->base.tree) {
+            sum_nodes(shared, slice);
+            continue;
+        }
         CHECK_MPI(MPI_Iallreduce(MPI_IN_PLACE, shared->gradients[0] + slice.begin, (int)(slice.end - slice.begin),
                                  MPI_FLOAT, MPI_SUM, shared->peers, &shared->requests[shared->done]));
     }
@@ -62,7 +81,7 @@ static void pass_on(Shared *shared) {
 
 static void shared_ready(Reducer *reducer, size_t begin) {
     Shared *shared = (Shared *)reducer;
-    if (reducer->comm->size == 1) { return; }
+    if (reducer->comm->size == 1 || (reducer->tree && reducer->comm->nodes > 1)) { return; }
     if (device_leader()) {
         atomic_store_explicit(&shared->marks[reducer->comm->local_rank].begin, begin, memory_order_release);
         shared->target = buckets_final(shared);
@@ -90,6 +109,8 @@ static void shared_publish(Reducer *reducer) {
     comm_shared_sync(reducer->comm, &shared->memory);
 }
 
+static void shared_complete(Reducer *reducer) { comm_shared_sync(reducer->comm, &((Shared *)reducer)->memory); }
+
 static void shared_close(Reducer *reducer) {
     Shared *shared = (Shared *)reducer;
     if (shared->peers != MPI_COMM_NULL) { CHECK_MPI(MPI_Comm_free(&shared->peers)); }
@@ -113,7 +134,11 @@ static void lay_out(Shared *shared, int replicas) {
 }
 
 Reducer *reducer_open_shared(const Comm *comm, Device *device, size_t count, int replicas) {
-    static const ReducerCalls calls = {shared_close, shared_ready, shared_sum, shared_publish, NULL};
+    static const ReducerCalls calls = {.close = shared_close,
+                                       .ready = shared_ready,
+                                       .sum = shared_sum,
+                                       .publish = shared_publish,
+                                       .complete = shared_complete};
     Shared *shared = check_calloc(1, sizeof *shared);
     shared->base = (Reducer){.calls = &calls,
                              .comm = comm,
@@ -125,7 +150,7 @@ Reducer *reducer_open_shared(const Comm *comm, Device *device, size_t count, int
     int sharers = comm->local_size;  // the smallest number of ranks on any node; higher local ranks own no slice
     CHECK_MPI(MPI_Allreduce(MPI_IN_PLACE, &sharers, 1, MPI_INT, MPI_MIN, comm->world));
     const bool owner = comm->local_rank < sharers;
-    CHECK_MPI(MPI_Comm_split(comm->world, owner ? comm->local_rank : MPI_UNDEFINED, comm->rank, &shared->peers));
+    CHECK_MPI(MPI_Comm_split(comm->world, owner ? comm->local_rank : MPI_UNDEFINED, comm->node, &shared->peers));
     for (int b = 0; b < REDUCER_BUCKETS; b++) {
         shared->requests[b] = MPI_REQUEST_NULL;
         if (owner) { shared->base.slices[b] = reducer_part(count, REDUCER_BUCKETS, b, comm->local_rank, sharers); }

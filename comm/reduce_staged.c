@@ -30,6 +30,11 @@ static void staged_sum(Reducer *reducer) {
     reducer_publish(host);  // every rank has read them from where rank 0 will copy its next gradient
 }
 
+static void staged_fix_order(Reducer *reducer) {
+    const Staged *staged = (const Staged *)reducer;
+    if (staged->host) { staged->host->tree = true; }
+}
+
 static void staged_close(Reducer *reducer) {
     Staged *staged = (Staged *)reducer;
     if (staged->host) {
@@ -41,7 +46,7 @@ static void staged_close(Reducer *reducer) {
 }
 
 Reducer *reducer_open_staged(const Comm *comm, Device *device, size_t count, int replicas) {
-    static const ReducerCalls calls = {staged_close, NULL, staged_sum, NULL, NULL};
+    static const ReducerCalls calls = {.close = staged_close, .sum = staged_sum, .fix_order = staged_fix_order};
     Staged *staged = check_calloc(1, sizeof *staged);
     reducer_alloc(&staged->base, comm, device, count, replicas);
     staged->base.calls = &calls;

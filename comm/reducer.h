@@ -11,6 +11,8 @@ typedef struct {
     void (*sum)(Reducer *reducer);
     void (*publish)(Reducer *reducer);
     void (*check)(Reducer *reducer);
+    void (*fix_order)(Reducer *reducer);
+    void (*complete)(Reducer *reducer);
 } ReducerCalls;
 
 // Every transport's own begins with this.
@@ -23,7 +25,7 @@ struct Reducer {
     float **replicas;
     int replica_count;
     bool fills;  // this rank writes the replicas in reducer_fill
-    bool in_queue, counts;
+    bool in_queue, counts, tree;
     Slice slices[REDUCER_BUCKETS];
     int slice_count;
 };

@@ -42,7 +42,7 @@
     X(gather_lines)                  \
     X(scatter_add_lines)             \
     X(add)                           \
-    X(square_sum)                    \
+    X(square_sums)                   \
     X(adamw_update)
 
 // The same, of devices that record steps; NULL in the tables of others.

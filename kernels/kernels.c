@@ -1,4 +1,6 @@
 // Passes every function of kernels.h on to the backend of its device.
+#include <stdlib.h>
+
 #include "kernels/backend.h"
 
 static const Backend *backend_of(DeviceKind kind) { return kind == DEVICE_CUDA ? &cuda_backend : &cpu_backend; }
@@ -206,8 +208,17 @@ void scatter_add_lines(Device *device, float *out, const float *in, const int32_
 
 void add(Device *device, float *out, const float *in, size_t count) { device->backend->add(device, out, in, count); }
 
+void square_sums(Device *device, double *sums, const float *in, size_t count) {
+    device->backend->square_sums(device, sums, in, count);
+}
+
 double square_sum(Device *device, const float *in, size_t count) {
-    return device->backend->square_sum(device, in, count);
+    const size_t blocks = square_blocks(count);
+    double *sums = check_calloc(blocks, sizeof *sums), sum = 0.0;
+    square_sums(device, sums, in, count);
+    for (size_t b = 0; b < blocks; b++) { sum += sums[b]; }
+    free(sums);
+    return sum;
 }
 
 void adamw_update(Device *device, float *weight, float *first_moment, float *second_moment, const float *gradient,

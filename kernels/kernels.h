@@ -259,7 +259,13 @@ void scatter_add_lines(Device *device, float *out, const float *in, const int32_
 // By elements. out += in.
 void add(Device *device, float *out, const float *in, size_t count);
 
-// Not inside device_run. Sum of squares, accumulated in double in an order that depends on count alone.
+// Not inside device_run. Sums of the squares of blocks of SQUARE_BLOCK elements, in double, into host memory: sums
+// (square_blocks(count)).
+enum { SQUARE_BLOCK = 8192 };
+static inline size_t square_blocks(size_t count) { return (count + SQUARE_BLOCK - 1) / SQUARE_BLOCK; }
+void square_sums(Device *device, double *sums, const float *in, size_t count);
+
+// The sum of these, in their order.
 double square_sum(Device *device, const float *in, size_t count);
 
 // One step of torch.optim.AdamW (decoupled weight decay, Loshchilov & Hutter) over count elements.
@@ -300,8 +306,7 @@ typedef struct {
 // *next on.
 void step_take(Device *device, Step *step, BatchArrays batch, const Step *steps, BatchArrays batches, int32_t *next);
 
-// Sums of the squares of blocks of SQUARE_BLOCK elements, in double: sums (ceil(count / SQUARE_BLOCK)).
-enum { SQUARE_BLOCK = 8192 };
+// square_sums into device memory.
 void step_squares(Device *device, double *sums, const float *in, size_t count);
 
 // adamw_update with the factors of *step, scaled so that the norm of the gradient, the root of the sum of the `blocks`

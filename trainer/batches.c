@@ -49,6 +49,12 @@ void batches_free(Batches *batches) {
     *batches = (Batches){0};
 }
 
+void batches_shard(Batches *batches, int shards, int rank) {
+    batches->contiguous = true;
+    batches->micro_batches = shards / batches->size;
+    batches->rank = rank;
+}
+
 static int64_t row_length(const Reviews *reviews, int64_t row) {
     return reviews->offsets[row + 1] - reviews->offsets[row];
 }
@@ -88,9 +94,11 @@ const int64_t *batches_micro(Batches *batches, int64_t step, int micro, int *cou
     const int64_t *rows;
     int all;
     batches_global(batches, step, &rows, &all);
+    const int bin =
+        batches->contiguous ? batches->rank * batches->micro_batches + micro : micro * batches->size + batches->rank;
     *count = 0;
     for (int i = 0; i < all; i++) {
-        if (batches->bins[i] == micro * batches->size + batches->rank) { batches->mine[(*count)++] = rows[i]; }
+        if (batches->bins[i] == bin) { batches->mine[(*count)++] = rows[i]; }
     }
     return batches->mine;
 }

@@ -13,6 +13,7 @@ typedef struct {
     const Reviews *reviews;
     int64_t batch_size;  // global
     int rank, size, micro_batches;
+    bool contiguous;  // a rank's micro-batches are neighbouring shards of the batch
     bool shuffle;
     uint64_t seed;
     int64_t steps;            // of an epoch; the last batch may be smaller
@@ -24,6 +25,9 @@ typedef struct {
 void batches_init(Batches *batches, const Reviews *reviews, int64_t batch_size, int micro_batches, int rank, int size,
                   bool shuffle, uint64_t seed);
 void batches_free(Batches *batches);
+
+// Cuts each global batch into `shards` parts, whatever the number of ranks, which are one rank's after the other's.
+void batches_shard(Batches *batches, int shards, int rank);
 
 // Takes up an epoch (0-based) and gives the largest micro-batch of this rank in it.
 void batches_epoch(Batches *batches, int64_t epoch, int *most_sequences, int *most_tokens);

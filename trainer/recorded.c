@@ -43,7 +43,8 @@ struct Recorded {
 };
 
 bool recorded_possible(const RecordedUse *use) {
-    return device_records(use->device) && reducer_in_queue(use->reducer) && use->batches->micro_batches == 1;
+    return device_records(use->device) && reducer_in_queue(use->reducer) && use->batches->micro_batches == 1 &&
+           use->config->determinism != DETERMINISM_ELASTIC;
 }
 
 Recorded *recorded_open(RecordedUse use) {

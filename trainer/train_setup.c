@@ -9,16 +9,9 @@
 #include "trainer/stop.h"
 #include "trainer/trainer.h"
 
-static bool check_support(const Config *config, Error *error) {
-    return config->determinism != DETERMINISM_ELASTIC ||
-           error_set(error, EX_CONFIG, "train.determinism: elastic is not available in this version; use run");
-}
-
 static bool share_config(Trainer *trainer, const char *path, char *const *overrides, int count, Error *error) {
     bool ok = true;
-    if (trainer->comm.rank == 0) {
-        ok = config_load(&trainer->config, path, overrides, count, error) && check_support(&trainer->config, error);
-    }
+    if (trainer->comm.rank == 0) { ok = config_load(&trainer->config, path, overrides, count, error); }
     if (!comm_agree(&trainer->comm, ok, error)) { return false; }
     comm_broadcast(&trainer->comm, &trainer->config, sizeof trainer->config);
     return true;
@@ -33,6 +26,10 @@ static bool open_device(Trainer *trainer, Error *error) {
     Placement *placement = &trainer->placement;
     const Precision precision = (Precision)config->precision;
     if (!placement_choose(comm, wishes[config->device], config->share_gpu, placement, error)) { return false; }
+    // NCCL sums in an order of its own.
+    if (config->determinism == DETERMINISM_ELASTIC && placement->transport == REDUCE_NCCL) {
+        placement->transport = REDUCE_STAGED;
+    }
     const char *lacks = device_lacks(placement->kind, placement->index, precision);
     const bool able = !lacks || error_set(error, EX_CONFIG, "train.precision: %s (host %s)", lacks, comm->host);
     if (!comm_agree(comm, able, error)) { return false; }
@@ -230,6 +227,9 @@ static bool share_weights(Trainer *trainer, Error *error) {
         trainer->reducer = reducer_open(comm, trainer->device, trainer->placement.transport, total, REPLICAS, error);
         ok = trainer->reducer != NULL;
         if (ok) { fill_replicas(trainer, moments); }
+        ok = ok && (config->determinism != DETERMINISM_ELASTIC ||
+                    elastic_open(&trainer->elastic, comm, trainer->device, trainer->reducer, total,
+                                 config->virtual_shards, error));
     }
     free(moments);
     return ok;
@@ -300,6 +300,9 @@ static void plan(Trainer *trainer) {
     batches_init(&trainer->batches, &trainer->train.reviews, config->global_batch_size,
                  narrow_int(config->gradient_accumulation_steps), comm->rank, comm->size, config->shuffle,
                  (uint64_t)config->seed);
+    if (config->determinism == DETERMINISM_ELASTIC) {
+        batches_shard(&trainer->batches, trainer->elastic.shards, comm->part);
+    }
     trainer->total_steps = trainer->batches.steps * config->num_train_epochs;
     trainer->last_step = trainer->total_steps;
     if (config->max_steps && config->max_steps < trainer->last_step) { trainer->last_step = config->max_steps; }
@@ -364,6 +367,7 @@ void trainer_close(Trainer *trainer) {
     metrics_close(&trainer->metrics);
     if (trainer->log) { fclose(trainer->log); }
     recorded_close(trainer->recorded);
+    elastic_close(&trainer->elastic);
     if (trainer->device) {
         inference_close(&trainer->inference);
         bert_state_close(trainer->state);

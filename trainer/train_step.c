@@ -10,10 +10,22 @@
 
 static void gradient_ready(void *reducer, size_t begin) { reducer_ready(reducer, begin); }
 
+// The loss of a micro-batch, and its gradient: written, or added where `add`. Without rows there is neither.
+static double compute(Trainer *trainer, const int64_t *rows, int count, int samples, float *gradient, bool add,
+                      GradientReady *ready) {
+    const DropoutKey key = {(uint64_t)trainer->config.seed, (uint32_t)trainer->progress.step};
+    double loss = 0.0;
+    profile_enter(trainer->profile, PHASE_BATCH, 0, 0);
+    batch_fill(&trainer->batch, &trainer->train.reviews, trainer->word_row, rows, count);
+    bert_forward(trainer->state, trainer->parameters, &trainer->batch, key, NULL, trainer->losses);
+    for (int i = 0; i < count; i++) { loss += trainer->losses[i]; }
+    bert_backward(trainer->state, gradient, trainer->parameters, 1.0f / (float)samples, add, ready, trainer->reducer);
+    return loss;
+}
+
 // The gradient of this rank's rows, and their loss, in one or several micro-batches; the loss is divided by the rows of
 // all ranks, so that gradients are summed.
 static double accumulate(Trainer *trainer, int64_t step, int samples) {
-    const DropoutKey key = {(uint64_t)trainer->config.seed, (uint32_t)trainer->progress.step};
     float *gradient = reducer_gradient(trainer->reducer);
     double loss = 0.0;
     bool any = false;
@@ -23,16 +35,28 @@ static double accumulate(Trainer *trainer, int64_t step, int samples) {
         const int64_t *rows = batches_micro(&trainer->batches, step, micro, &count);
         if (count == 0) { continue; }
         const bool last = micro == trainer->batches.micro_batches - 1;
-        profile_enter(trainer->profile, PHASE_BATCH, 0, 0);
-        batch_fill(&trainer->batch, &trainer->train.reviews, trainer->word_row, rows, count);
-        bert_forward(trainer->state, trainer->parameters, &trainer->batch, key, NULL, trainer->losses);
-        for (int i = 0; i < count; i++) { loss += trainer->losses[i]; }
-        bert_backward(trainer->state, gradient, trainer->parameters, 1.0f / (float)samples, any,
-                      last ? gradient_ready : NULL, trainer->reducer);
+        loss += compute(trainer, rows, count, samples, gradient, any, last ? gradient_ready : NULL);
         any = true;
     }
     if (!any) { device_zero(trainer->device, gradient, trainer->bert.layout.total * sizeof *gradient); }
     return loss;
+}
+
+// The same of this rank's virtual shards; losses (micro_batches).
+static void accumulate_shards(Trainer *trainer, int64_t step, int samples, double *losses) {
+    batches_deal(&trainer->batches, step);
+    for (int shard = 0; shard < trainer->batches.micro_batches; shard++) {
+        int count;
+        const int64_t *rows = batches_micro(&trainer->batches, step, shard, &count);
+        float *gradient = elastic_leaf(&trainer->elastic, shard);
+        losses[shard] = 0.0;
+        if (count > 0) {
+            losses[shard] = compute(trainer, rows, count, samples, gradient, false, NULL);
+        } else {
+            device_zero(trainer->device, gradient, trainer->bert.layout.total * sizeof *gradient);
+        }
+        elastic_add(&trainer->elastic, shard);
+    }
 }
 
 static bool diverged(const Trainer *trainer, const StepResult *result, const int64_t *rows, int count, Error *error) {
@@ -55,12 +79,16 @@ static int64_t batch_tokens(const Reviews *reviews, const int64_t *rows, int cou
     return tokens;
 }
 
-// Sums the gradient over the ranks; gives this rank's part of the sum of its squares.
-static double sum_gradient(Trainer *trainer) {
+// Sums the gradient over the ranks.
+static void reduce(Trainer *trainer) {
     const size_t bytes = trainer->bert.layout.total * sizeof(float), ranks = (size_t)trainer->comm.local_size;
     profile_enter(trainer->profile, PHASE_REDUCTION, 0,
                   (double)bytes * (double)(ranks > 1 ? ranks + 2 : 1) / (double)ranks);
     reducer_sum(trainer->reducer);
+}
+
+// This rank's part of the sum of the squares of the gradient.
+static double own_squares(Trainer *trainer) {
     int count;
     const Slice *slices = reducer_slices(trainer->reducer, &count);
     const float *gradient = reducer_summed(trainer->reducer);
@@ -104,12 +132,24 @@ static bool direct_step(Trainer *trainer, StepResult *result, Error *error) {
     const int64_t *rows;
     int samples;
     batches_global(&trainer->batches, step, &rows, &samples);
-    double sums[3] = {accumulate(trainer, step, samples), stop_requested()};
-    sums[2] = sum_gradient(trainer);
-    comm_sum(&trainer->comm, sums, 3);
+    double sums[3] = {0.0, 0.0, stop_requested()};  // loss, squares of the gradient, ranks asked to stop
+    if (trainer->config.determinism == DETERMINISM_ELASTIC) {
+        double *losses = check_calloc((size_t)trainer->batches.micro_batches, sizeof *losses);
+        accumulate_shards(trainer, step, samples, losses);
+        reduce(trainer);
+        sums[0] = elastic_loss(&trainer->elastic, losses);
+        sums[1] = elastic_squares(&trainer->elastic);
+        comm_sum(&trainer->comm, &sums[2], 1);
+        free(losses);
+    } else {
+        sums[0] = accumulate(trainer, step, samples);
+        reduce(trainer);
+        sums[1] = own_squares(trainer);
+        comm_sum(&trainer->comm, sums, 3);
+    }
     result->loss = sums[0] / samples;
-    result->gradient_norm = sqrt(sums[2]);
-    result->stop = sums[1] > 0;
+    result->gradient_norm = sqrt(sums[1]);
+    result->stop = sums[2] > 0;
     if (!isfinite(result->loss) || !isfinite(result->gradient_norm)) {
         return diverged(trainer, result, rows, samples, error);
     }

@@ -7,6 +7,7 @@
 #include "trainer/batches.h"
 #include "trainer/checkpoint.h"
 #include "trainer/config.h"
+#include "trainer/elastic.h"
 #include "trainer/evaluation.h"
 #include "trainer/metrics.h"
 #include "trainer/progress.h"
@@ -39,6 +40,7 @@ typedef struct {
     Weights weights;                                   // rank 0 with the full tables
     Reducer *reducer;                                  // owns the gradient and these
     float *parameters, *first_moment, *second_moment;  // device memory, layout.total each
+    Elastic elastic;                                   // of determinism: elastic
     Batches batches;
     BertState *state;  // of training, for the largest batch of the epochs seen
     int state_sequences, state_tokens;

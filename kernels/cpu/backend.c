@@ -49,7 +49,6 @@ void cpu_device_close(Device *device) {
         for (int use = 0; use < SCRATCHES; use++) { free(cpu->scratch[i][use].memory); }
     }
     free(cpu->scratch);
-    free(cpu->sums);
     free(cpu);
 }
 

@@ -24,8 +24,6 @@ typedef struct {
     const MicroKernels *fp32;     // for what is computed in fp32 whatever the precision
     const MicroKernels *kernels;  // for the layers' products
     Scratch (*scratch)[SCRATCHES];
-    double *sums;  // of square_sum's blocks
-    size_t sums_capacity;
 } CpuDevice;
 
 // The device as what it is, which must be of this backend.

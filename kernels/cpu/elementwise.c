@@ -54,16 +54,7 @@ static void sum_blocks(void *context) {
     }
 }
 
-double cpu_square_sum(Device *device, const float *in, size_t count) {
-    CpuDevice *cpu = cpu_device(device);
-    const size_t blocks = (count + SQUARE_BLOCK - 1) / SQUARE_BLOCK;
-    if (blocks > cpu->sums_capacity) {
-        cpu->sums = check_realloc(cpu->sums, blocks, sizeof *cpu->sums);
-        cpu->sums_capacity = blocks;
-    }
-    Squares squares = {in, cpu->sums, count, blocks};
-    cpu_device_run(device, sum_blocks, &squares);
-    double sum = 0.0;
-    for (size_t b = 0; b < blocks; b++) { sum += cpu->sums[b]; }
-    return sum;
+void cpu_square_sums(Device *device, double *sums, const float *in, size_t count) {
+    Squares squares = {in, sums, count, square_blocks(count)};
+    device_run(device, sum_blocks, &squares);
 }

@@ -1,6 +1,4 @@
 // Adding lines and buffers, sums over a buffer, AdamW.
-#include <stdlib.h>
-
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/update.cuh"
 #include "kernels/cuda/warp.cuh"
@@ -60,17 +58,11 @@ void cuda_step_squares(Device *device, double *sums, const float *in, size_t cou
     cuda_launch(cuda, square_kernel, dim3(blocks_for(count, SQUARE_BLOCK)), ELEMENT_THREADS, 0, sums, in, count);
 }
 
-double cuda_square_sum(Device *device, const float *in, size_t count) {
-    CudaDevice *cuda = cuda_device(device);
-    const size_t blocks = blocks_for(count, SQUARE_BLOCK);
-    double *sums = static_cast<double *>(cuda_work(cuda, WORK_SQUARES, blocks * sizeof *sums));
-    double *host = static_cast<double *>(check_calloc(blocks, sizeof *host));
-    cuda_step_squares(device, sums, in, count);
-    cuda_device_download(device, host, sums, blocks * sizeof *host);
-    double sum = 0.0;
-    for (size_t b = 0; b < blocks; b++) { sum += host[b]; }
-    free(host);
-    return sum;
+void cuda_square_sums(Device *device, double *sums, const float *in, size_t count) {
+    const size_t bytes = square_blocks(count) * sizeof *sums;
+    double *work = static_cast<double *>(cuda_work(cuda_device(device), WORK_SQUARES, bytes));
+    cuda_step_squares(device, work, in, count);
+    cuda_device_download(device, sums, work, bytes);
 }
 
 __global__ void __launch_bounds__(ELEMENT_THREADS) adamw_kernel(Weights w, AdamW adamw, size_t count) {
