@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 void comm_check(int status, const char *file, int line, const char *call) {
+    watchdog_wait_end();
     if (status == MPI_SUCCESS) { return; }
     char text[MPI_MAX_ERROR_STRING] = "";
     int length = 0;
@@ -15,7 +16,10 @@ void comm_check(int status, const char *file, int line, const char *call) {
     check_die(file, line, EX_UNAVAILABLE, "%s: %s", call, text);
 }
 
-static void abort_all(int code) { MPI_Abort(MPI_COMM_WORLD, code); }
+static void abort_all(int code) {
+    watchdog_dying(code);
+    MPI_Abort(MPI_COMM_WORLD, code);
+}
 
 // A whole positive number from the environment, or 0.
 static int environment_count(const char *name) {
@@ -104,7 +108,9 @@ void comm_finish(Comm *comm) {
     CHECK_MPI(MPI_Comm_free(&comm->local));
     free(comm->node_parts);
     check_set_abort_hook(NULL);
+    watchdog_wait_begin();
     MPI_Finalize();
+    watchdog_wait_end();
 }
 
 bool comm_agree(const Comm *comm, bool ok, Error *error) {

@@ -5,9 +5,10 @@
 
 #include <mpi.h>
 
+#include "comm/watchdog.h"
 #include "kernels/check.h"
 
-typedef struct {
+typedef struct Comm {
     int rank, size;
     int local_rank, local_size;  // among the ranks of this node
     int node, nodes;
@@ -61,8 +62,8 @@ void comm_shared_sync(const Comm *comm, const SharedMemory *memory);
 // shared memory; after, every node holds all. Element size in bytes.
 void comm_exchange(const Comm *comm, const SharedMemory *memory, size_t element, const int64_t *node_begin);
 
-// Ends with EX_UNAVAILABLE and MPI's own words when the status is an error.
+// Ends with EX_UNAVAILABLE and MPI's own words when the status is an error. Meanwhile the rank waits for others.
 void comm_check(int status, const char *file, int line, const char *call);
-#define CHECK_MPI(call) comm_check((call), __FILE__, __LINE__, #call)
+#define CHECK_MPI(call) comm_check((watchdog_wait_begin(), (call)), __FILE__, __LINE__, #call)
 
 #endif

@@ -13,20 +13,38 @@ bool file_read(char **bytes, size_t *length, const char *path, size_t limit, Err
 // us, EX_IOERR when writing fails (a full disk included); then nothing is left behind.
 bool file_write(const char *path, const void *bytes, size_t length, Error *error);
 
-// Writes and fsyncs a file that stays under its own name: for files inside a temporary directory.
-bool file_write_plain(const char *path, const void *bytes, size_t length, Error *error);
+// Size and XXH3-128 of a file.
+typedef struct {
+    size_t length;
+    uint64_t high, low;
+} FileHash;
 
-// Creates path and its missing parents. EX_CANTCREAT on failure.
+typedef struct {
+    const void *bytes;
+    size_t length;
+} FilePart;
+
+// Writes the parts one behind the other and fsyncs the file, which stays under its own name: for files inside a
+// temporary directory. hash, unless NULL, receives that of the bytes in memory, not of what the disk gives back, so
+// that a file which the disk has spoilt is found.
+bool file_write_parts(const char *path, const FilePart *parts, int count, FileHash *hash, Error *error);
+
+// Reads the file piece by piece. EX_NOINPUT when it is missing or no plain file, EX_IOERR.
+bool file_hash(FileHash *hash, const char *path, Error *error);
+
+// Creates path and its missing parents, durably. EX_CANTCREAT, EX_IOERR.
 bool directory_create(const char *path, Error *error);
 
 // Makes renames and unlinks in the directory durable. EX_IOERR on failure.
 bool directory_sync(const char *path, Error *error);
 
-// Renames a complete temporary directory to its final name, where it replaces a directory of that name, and makes that
-// durable. What is replaced is moved to .trash-NAME beside it first and removed last. EX_IOERR on failure.
+// Renames a complete temporary directory to its final name and makes that durable. A directory of that name is
+// exchanged for the new one in one step where the file system can do that, and removed. EX_IOERR on failure: then what
+// was there stays.
 bool directory_publish(const char *temporary, const char *path, Error *error);
 
-// Removes a directory and the plain files and links in it, as far as possible; no error when there is none.
+// Removes a directory and the plain files and links in it, as far as possible; no error when there is none. Nothing
+// happens to what a link leads to.
 void directory_remove(const char *path);
 
 // Writes directory/name to path (a buffer of size bytes), or ends the program when it does not fit.

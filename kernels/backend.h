@@ -60,7 +60,7 @@
     X(device_wait)           \
     X(device_done)           \
     X(step_take)             \
-    X(step_squares)          \
+    X(step_sums)             \
     X(step_adamw)            \
     X(step_end)
 

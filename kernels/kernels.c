@@ -226,12 +226,13 @@ void adamw_update(Device *device, float *weight, float *first_moment, float *sec
     device->backend->adamw_update(device, weight, first_moment, second_moment, gradient, adamw, count);
 }
 
-void step_take(Device *device, Step *step, BatchArrays batch, const Step *steps, BatchArrays batches, int32_t *next) {
-    device->backend->step_take(device, step, batch, steps, batches, next);
+void step_take(Device *device, Step *step, BatchArrays batch, const Step *steps, BatchArrays batches,
+               const int32_t *next, Extent T) {
+    device->backend->step_take(device, step, batch, steps, batches, next, T);
 }
 
-void step_squares(Device *device, double *sums, const float *in, size_t count) {
-    device->backend->step_squares(device, sums, in, count);
+void step_sums(Device *device, double *sums, const float *in, size_t count, const float *losses, Extent B) {
+    device->backend->step_sums(device, sums, in, count, losses, B);
 }
 
 void step_adamw(Device *device, float *weight, float *first_moment, float *second_moment, const float *gradient,
@@ -241,7 +242,6 @@ void step_adamw(Device *device, float *weight, float *first_moment, float *secon
                                 halted, decay, count);
 }
 
-void step_end(Device *device, StepSums *results, int32_t *halted, const int32_t *next, const float *losses, Extent B,
-              const double *sums, size_t blocks) {
-    device->backend->step_end(device, results, halted, next, losses, B, sums, blocks);
+void step_end(Device *device, StepSums *results, int32_t *halted, int32_t *next, const double *sums, size_t blocks) {
+    device->backend->step_end(device, results, halted, next, sums, blocks);
 }

@@ -302,28 +302,28 @@ typedef struct {
     uint32_t *sequence_rows;   // (B)
 } BatchArrays;
 
-// Copies step steps[*next] and its batch to `step` and `batch`, which the operations of a recording work on, and counts
-// *next on.
-void step_take(Device *device, Step *step, BatchArrays batch, const Step *steps, BatchArrays batches, int32_t *next);
+// Copies step steps[*next] and its batch, of up to T.most tokens, to `step` and `batch`, which the operations of a
+// recording work on.
+void step_take(Device *device, Step *step, BatchArrays batch, const Step *steps, BatchArrays batches,
+               const int32_t *next, Extent T);
 
-// square_sums into device memory.
-void step_squares(Device *device, double *sums, const float *in, size_t count);
+// square_sums into device memory, and behind them the sum of the losses: sums (square_blocks(count) + 1).
+void step_sums(Device *device, double *sums, const float *in, size_t count, const float *losses, Extent B);
 
 // adamw_update with the factors of *step, scaled so that the norm of the gradient, the root of the sum of the `blocks`
-// sums, is at most max_norm where that is not 0. Where *halted is not 0 or the norm is not finite, nothing is updated.
-// decay: false as if weight_decay were 0.
+// sums, is at most max_norm where that is not 0. Where *halted is not 0 or the norm or the loss is not finite, nothing
+// is updated. decay: false as if weight_decay were 0.
 void step_adamw(Device *device, float *weight, float *first_moment, float *second_moment, const float *gradient,
                 const Step *step, const double *sums, size_t blocks, float max_norm, const int32_t *halted, bool decay,
                 size_t count);
 
-// Ends a step: what it computed goes to results[*next - 1], and *halted becomes 1 where the norm or the loss is not
-// finite.
+// Ends a step: what it computed goes to results[*next], *halted becomes 1 where the norm or the loss is not finite, and
+// *next counts on.
 typedef struct {
     double loss;     // sum over this rank's sequences
     double squares;  // sum of the squares of the gradient
 } StepSums;
-void step_end(Device *device, StepSums *results, int32_t *halted, const int32_t *next, const float *losses, Extent B,
-              const double *sums, size_t blocks);
+void step_end(Device *device, StepSums *results, int32_t *halted, int32_t *next, const double *sums, size_t blocks);
 
 #ifdef __cplusplus
 }

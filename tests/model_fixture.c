@@ -35,6 +35,14 @@ static void find_active(ModelFixture *fixture) {
     }
 }
 
+// BERTUNE_TEST_DEVICE: cpu (unless it is set) or cuda.
+static DeviceKind device_under_test(void) {
+    const char *name = getenv("BERTUNE_TEST_DEVICE");
+    if (!name || strcmp(name, "cpu") == 0) { return DEVICE_CPU; }
+    if (strcmp(name, "cuda") != 0) { fail_msg("BERTUNE_TEST_DEVICE: expected cpu or cuda, found `%s`", name); }
+    return DEVICE_CUDA;
+}
+
 void model_fixture_open(ModelFixture *fixture, int layers) {
     Error error;
     char fresh[256];
@@ -55,7 +63,7 @@ void model_fixture_open(ModelFixture *fixture, int layers) {
     }
     assert_string_equal(fresh, "");
     const size_t bytes = fixture->bert.layout.total * sizeof(float);
-    fixture->device = device_open(DEVICE_CPU, 0, 2, PRECISION_FP32, &error);
+    fixture->device = device_open(device_under_test(), 0, 2, PRECISION_FP32, &error);
     if (!fixture->device) { fail_msg("%s", error.text); }
     fixture->parameters = device_alloc(fixture->device, bytes);
     device_upload(fixture->device, fixture->parameters, fixture->weights.parameters, bytes);

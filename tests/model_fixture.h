@@ -20,7 +20,8 @@ typedef struct {
     float *parameters;  // device memory, as loaded
 } ModelFixture;
 
-// layers: of the model that is laid out, at most the fixture's 2. Fails the test on any error.
+// layers: of the model that is laid out, at most the fixture's 2. On the device that the environment variable
+// BERTUNE_TEST_DEVICE names, cpu (unless it is set) or cuda. Fails the test on any error.
 void model_fixture_open(ModelFixture *fixture, int layers);
 void model_fixture_close(ModelFixture *fixture);
 

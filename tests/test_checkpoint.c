@@ -29,6 +29,7 @@ static Progress make_progress(int64_t step) {
                          .best_step = 7,
                          .train_rows = 24,
                          .global_batch_size = 8,
+                         .divergence = {0.7 / 3, 0.1 / 3, 11},
                          .seed = 9007199254740991,
                          .shuffle = true};
     memset(progress.source_sha256, 'c', 64);
@@ -68,6 +69,8 @@ static void assert_progress(const Progress *a, const Progress *b) {
     assert_int_equal(a->step, b->step);
     assert_true(a->epoch_loss == b->epoch_loss && a->best_accuracy == b->best_accuracy);
     assert_int_equal(a->best_step, b->best_step);
+    assert_true(a->divergence.mean == b->divergence.mean && a->divergence.best == b->divergence.best);
+    assert_int_equal(a->divergence.steps, b->divergence.steps);
     assert_int_equal(a->train_rows, b->train_rows);
     assert_int_equal(a->global_batch_size, b->global_batch_size);
     assert_int_equal(a->seed, b->seed);
@@ -302,9 +305,12 @@ static void test_leftovers(void **state) {
         const ScratchPath path = join(&directory, kept[i]);
         make_hollow(&path);
     }
-    checkpoint_retain(directory.text, 1, 0);
+    assert_int_equal(symlink("step-00000007", join(&directory, ".tmp-best").text), 0);
+    assert_int_equal(checkpoint_remove_leftovers(directory.text), 4);
     assert_int_equal(scratch_count(directory.text), 5);
     for (int i = 0; i < 5; i++) { assert_true(scratch_exists(join(&directory, kept[i]).text)); }
+    assert_int_equal(checkpoint_remove_leftovers(directory.text), 0);
+    assert_int_equal(checkpoint_remove_leftovers(scratch("no-such-directory").text), 0);
     checkpoint_retain(scratch("no-such-directory").text, 1, 0);
 }
 
@@ -336,7 +342,8 @@ static void test_final(void **state) {
     run_open(&other, 0);
     const ScratchPath directory = scratch_directory("run"), path = join(&directory, "final");
     write_final(&run, &directory);
-    assert_int_equal(scratch_count(path.text), 4);
+    assert_int_equal(scratch_count(path.text), 5);
+    assert_true(checkpoint_verify_final(path.text, &error));
     // What a crash in the middle of a replacement left does not stand in the way.
     const ScratchPath temporary = join(&directory, ".tmp-final"), trash = join(&directory, ".trash-final");
     make_hollow(&temporary);
@@ -344,7 +351,8 @@ static void test_final(void **state) {
     for (size_t i = 0; i < run.fixture.bert.layout.total; i++) { run.fixture.weights.parameters[i] += 1.0f; }
     write_final(&run, &directory);
     assert_int_equal(scratch_count(directory.text), 1);
-    assert_int_equal(scratch_count(path.text), 4);
+    assert_int_equal(scratch_count(path.text), 5);
+    assert_true(checkpoint_verify_final(path.text, &error));
     const ModelFixture *fixture = &other.fixture;
     assert_true(weights_load(&other.fixture.weights, &fixture->bert, &fixture->model.config, path.text, 0, fresh,
                              sizeof fresh, &error));
@@ -380,7 +388,7 @@ static void test_full_disk(void **state) {
         assert_int_equal(error.code, EX_IOERR);
         assert_int_equal(scratch_count(directory.text), 2);
         assert_true(checkpoint_verify(join(&directory, "step-00000001").text, &error));
-        assert_int_equal(scratch_count(join(&directory, "final").text), 4);
+        assert_true(checkpoint_verify_final(join(&directory, "final").text, &error));
     }
     signal(SIGXFSZ, SIG_DFL);
     run_close(&run);

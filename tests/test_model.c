@@ -223,7 +223,7 @@ static void check_after(ModelFixture *fixture, const char *name, const float dec
     device_download(fixture->device, fixture->weights.parameters, fixture->parameters, bytes);
     weights_decay_tables(&fixture->weights, &fixture->bert, config, decays, STEPS);
     const ScratchPath directory = scratch_directory("after");
-    assert_true(weights_save(&fixture->weights, &fixture->bert, config, directory.text, &error));
+    assert_true(weights_save(&fixture->weights, &fixture->bert, config, directory.text, NULL, &error));
 
     SafeTensors actual, expected;
     char path[1024];
@@ -333,9 +333,9 @@ static double slope(const ModelFixture *fixture, BertState *state, const Batch *
 }
 
 static void check_slopes(int layers) {
-    enum { PROBES = 4 };
     ModelFixture fixture;
     model_fixture_open(&fixture, layers);
+    const int probes = device_kind(fixture.device) == DEVICE_CPU ? 4 : 1;  // a GPU may be an emulated one
     set_dropout(&fixture);
     float losses[BATCH];
     float *gradient = mean_gradient(&fixture, first_rows, BATCH, BATCH, losses);
@@ -347,7 +347,7 @@ static void check_slopes(int layers) {
     for (int t = 0; t < fixture.bert.layout.count; t++) {
         const Tensor *tensor = &fixture.bert.layout.tensors[t];
         const Philox r = philox((uint32_t)t, 0, 0, 0, 1, 2);
-        for (int probe = 0; probe < PROBES; probe++) {
+        for (int probe = 0; probe < probes; probe++) {
             size_t i = tensor->offset + r.lane[probe] % tensor->count;
             if (i < fixture.bert.word + (size_t)fixture.bert.H) { i += (size_t)fixture.bert.H; }  // [PAD] has none
             const double expected = slope(&fixture, state, &batch, i);

@@ -122,7 +122,7 @@ static void test_round_trip(void **state) {
     const ScratchPath path = scratch("round.safetensors");
     SafeTensors file;
     Error error;
-    assert_true(safetensors_write(path.text, views, 3, &error));
+    assert_true(safetensors_write(path.text, views, 3, NULL, &error));
     assert_true(safetensors_open(&file, path.text, &error));
     assert_int_equal(file.count, 3);
     const SafeTensor *first = safetensors_find(&file, views[0].name), *second = safetensors_find(&file, views[1].name);
@@ -219,7 +219,7 @@ static void write_edited(const ScratchPath *directory, Edit *edit, char (*names)
     edit(views, &count);
     char path[1024];
     snprintf(path, sizeof path, "%s/model.safetensors", directory->text);
-    assert_true(safetensors_write(path, views, count, &error));
+    assert_true(safetensors_write(path, views, count, NULL, &error));
     for (int i = 0; i < all; i++) { free((float *)owned[i]); }
     safetensors_close(&file);
 }

@@ -71,6 +71,8 @@ void bert_forward(BertState *state, const float *parameters, const Batch *batch,
 // For recorded steps (kernels.h): from now on, the state's batch is what step_take leaves in its arrays, and its sizes,
 // the step in dropout's key and the losses' scale are read from *step, in device memory.
 BatchArrays bert_state_follow(BertState *state, const Step *step, uint64_t seed);
+// Tokens of the batch.
+Extent bert_state_tokens(const BertState *state);
 // The losses (B) of the last forward, in device memory, and B.
 const float *bert_state_losses(const BertState *state, Extent *B);
 

@@ -132,3 +132,5 @@ const float *bert_state_losses(const BertState *state, Extent *B) {
     *B = state->B;
     return state->losses;
 }
+
+Extent bert_state_tokens(const BertState *state) { return state->T; }

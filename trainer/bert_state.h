@@ -2,6 +2,7 @@
 #ifndef BERTUNE_BERT_STATE_H
 #define BERTUNE_BERT_STATE_H
 
+#include "comm/watchdog.h"
 #include "trainer/bert.h"
 #include "trainer/profile.h"
 
@@ -76,8 +77,9 @@ static inline ClsProjections cls_projections(const Bert *bert, const float *p, i
     return (ClsProjections){weight + H * H, weight + 2 * H * H, p + bert->layers[l].qkv_bias + 2 * H};
 }
 
-// What the phases of a step must do and move; bytes count every operand once.
+// What the phases of a step must do and move; bytes count every operand once. Each is progress.
 static inline void enter_phase(const BertState *state, Phase phase, double flop, double floats) {
+    if (device_leader()) { watchdog_beat(); }
     profile_enter(state->profile, phase, flop, floats * sizeof(float));
 }
 

@@ -8,16 +8,17 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
-#include "datasets/file.h"
 #include "trainer/safetensors.h"
+
+enum { STATE_VERSION = 1 };
 
 static const char *const checkpoint_files[] = {
     "config.json", "vocab.txt", "tokenizer_config.json", "model.safetensors", "optimizer.safetensors", "state.json"};
-enum { CHECKPOINT_FILES = sizeof checkpoint_files / sizeof checkpoint_files[0], FILE_LIMIT_SHIFT = 40 };
+// final/ has the first ones, those of the model.
+enum { CHECKPOINT_FILES = sizeof checkpoint_files / sizeof checkpoint_files[0], FINAL_FILES = 4 };
 
-static bool write_optimizer(const Snapshot *snapshot, const char *directory, Error *error) {
+static bool write_optimizer(const Snapshot *snapshot, const char *directory, Manifest *manifest, Error *error) {
     const Layout *layout = &snapshot->bert->layout;
     char path[PATH_MAX];
     path_join(path, sizeof path, directory, "optimizer.safetensors");
@@ -30,75 +31,29 @@ static bool write_optimizer(const Snapshot *snapshot, const char *directory, Err
         views[i] = (TensorView){names[i], tensor->rows, tensor->columns,
                                 (first ? snapshot->first_moment : snapshot->second_moment) + tensor->offset};
     }
-    const bool ok = safetensors_write(path, views, 2 * layout->count, error);
+    FileHash hash;
+    const bool ok = safetensors_write(path, views, 2 * layout->count, &hash, error);
+    if (ok) { manifest_add(manifest, "optimizer.safetensors", &hash); }
     free(names);
     free(views);
     return ok;
 }
 
-static bool write_state(const Progress *progress, const char *directory, Error *error) {
-    char path[PATH_MAX];
-    path_join(path, sizeof path, directory, "state.json");
-    json_t *json = json_pack(
-        "{si,sI,sf,sf,sI,sI,sI,sI,sb,ss,ss}", "format_version", 1, "step", (json_int_t)progress->step, "epoch_loss",
-        progress->epoch_loss, "best_accuracy", progress->best_accuracy, "best_step", (json_int_t)progress->best_step,
-        "train_rows", (json_int_t)progress->train_rows, "global_batch_size", (json_int_t)progress->global_batch_size,
-        "seed", (json_int_t)progress->seed, "shuffle", (int)progress->shuffle, "source_sha256", progress->source_sha256,
-        "vocabulary_sha256", progress->vocabulary_sha256);
+static bool write_state(const Progress *progress, const char *directory, Manifest *manifest, Error *error) {
+    const Divergence *divergence = &progress->divergence;
+    json_t *json =
+        json_pack("{si,sI,sf,sf,sI,sI,sI,sI,sb,ss,ss,sf,sf,sI}", "format_version", STATE_VERSION, "step",
+                  (json_int_t)progress->step, "epoch_loss", progress->epoch_loss, "best_accuracy",
+                  progress->best_accuracy, "best_step", (json_int_t)progress->best_step, "train_rows",
+                  (json_int_t)progress->train_rows, "global_batch_size", (json_int_t)progress->global_batch_size,
+                  "seed", (json_int_t)progress->seed, "shuffle", (int)progress->shuffle, "source_sha256",
+                  progress->source_sha256, "vocabulary_sha256", progress->vocabulary_sha256, "loss_mean",
+                  divergence->mean, "loss_best_mean", divergence->best, "loss_steps", (json_int_t)divergence->steps);
+    CHECK(json);
     char *text = json_dumps(json, JSON_INDENT(2));
     json_decref(json);
     CHECK(text);
-    const bool ok = file_write_plain(path, text, strlen(text), error);
-    free(text);
-    return ok;
-}
-
-// "hash  size  name\n" of one file of the directory.
-static bool manifest_line(char *line, size_t size, const char *directory, const char *name, Error *error) {
-    char path[PATH_MAX], *bytes;
-    size_t length;
-    path_join(path, sizeof path, directory, name);
-    if (!file_read(&bytes, &length, path, (size_t)1 << FILE_LIMIT_SHIFT, error)) { return false; }
-    const XXH128_hash_t hash = XXH3_128bits(bytes, length);
-    free(bytes);
-    snprintf(line, size, "%016llx%016llx  %zu  %s\n", (unsigned long long)hash.high64, (unsigned long long)hash.low64,
-             length, name);
-    return true;
-}
-
-static bool manifest_text(char *text, size_t size, const char *directory, Error *error) {
-    text[0] = 0;
-    for (int i = 0; i < CHECKPOINT_FILES; i++) {
-        const size_t used = strlen(text);
-        if (!manifest_line(text + used, size - used, directory, checkpoint_files[i], error)) { return false; }
-    }
-    return true;
-}
-
-static bool write_manifest(const char *directory, Error *error) {
-    char path[PATH_MAX], text[2048];
-    path_join(path, sizeof path, directory, "MANIFEST");
-    return manifest_text(text, sizeof text, directory, error) && file_write_plain(path, text, strlen(text), error);
-}
-
-bool checkpoint_verify(const char *path, Error *error) {
-    char manifest[PATH_MAX], found[2048], *text;
-    size_t length;
-    path_join(manifest, sizeof manifest, path, "MANIFEST");
-    if (!file_read(&text, &length, manifest, sizeof found - 1, error)) { return false; }
-    bool ok = manifest_text(found, sizeof found, path, error);
-    const char *wanted = text;
-    for (int i = 0; ok && i < CHECKPOINT_FILES; i++) {
-        const char *line = found;
-        for (int skip = 0; skip < i; skip++) { line += strcspn(line, "\n") + 1; }
-        const size_t width = strcspn(line, "\n") + 1;
-        if (strncmp(wanted, line, width) != 0) {
-            ok = error_set(error, EX_DATAERR, "%s/%s: damaged: size or hash differ from the MANIFEST", path,
-                           checkpoint_files[i]);
-        }
-        wanted += ok ? width : 0;
-    }
-    if (ok && *wanted) { ok = error_set(error, EX_DATAERR, "%s: damaged: bytes behind the last line", manifest); }
+    const bool ok = manifest_write(manifest, directory, "state.json", text, strlen(text), error);
     free(text);
     return ok;
 }
@@ -110,10 +65,12 @@ bool checkpoint_save(const Snapshot *snapshot, const char *directory, Error *err
     snprintf(name, sizeof name, "step-%08lld", (long long)snapshot->progress.step);
     path_join(path, sizeof path, directory, name);
     directory_remove(temporary);
+    Manifest manifest = {0};
     const bool ok = directory_create(temporary, error) &&
-                    model_write(snapshot->model, snapshot->weights, snapshot->bert, temporary, error) &&
-                    write_optimizer(snapshot, temporary, error) && write_state(&snapshot->progress, temporary, error) &&
-                    write_manifest(temporary, error) && directory_publish(temporary, path, error);
+                    model_write(snapshot->model, snapshot->weights, snapshot->bert, temporary, &manifest, error) &&
+                    write_optimizer(snapshot, temporary, &manifest, error) &&
+                    write_state(&snapshot->progress, temporary, &manifest, error) &&
+                    manifest_finish(&manifest, temporary, error) && directory_publish(temporary, path, error);
     if (!ok) { directory_remove(temporary); }
     return ok;
 }
@@ -123,19 +80,25 @@ bool checkpoint_write_final(const Snapshot *snapshot, const char *run_directory,
     path_join(temporary, sizeof temporary, run_directory, ".tmp-final");
     path_join(path, sizeof path, run_directory, "final");
     directory_remove(temporary);
+    Manifest manifest = {0};
     const bool ok = directory_create(temporary, error) &&
-                    model_write(snapshot->model, snapshot->weights, snapshot->bert, temporary, error) &&
-                    directory_publish(temporary, path, error);
+                    model_write(snapshot->model, snapshot->weights, snapshot->bert, temporary, &manifest, error) &&
+                    manifest_finish(&manifest, temporary, error) && directory_publish(temporary, path, error);
     if (!ok) { directory_remove(temporary); }
     return ok;
 }
 
+bool checkpoint_verify_final(const char *path, Error *error) {
+    return manifest_verify(path, checkpoint_files, FINAL_FILES, error);
+}
+
 void checkpoint_remove_final(const char *run_directory) {
     char old[PATH_MAX], path[PATH_MAX];
+    Error error;
     path_join(old, sizeof old, run_directory, ".trash-final");
     path_join(path, sizeof path, run_directory, "final");
     directory_remove(old);
-    if (rename(path, old) == 0) { directory_remove(old); }
+    if (rename(path, old) == 0 && directory_sync(run_directory, &error)) { directory_remove(old); }
 }
 
 static bool read_moments(Snapshot *snapshot, const char *directory, Error *error) {
@@ -162,6 +125,41 @@ static bool read_moments(Snapshot *snapshot, const char *directory, Error *error
     return ok;
 }
 
+static bool bad_state(const char *path, const char *how, Error *error) {
+    return error_set(error, EX_DATAERR, "%s: damaged: %s", path, how);
+}
+
+static bool unpack_state(Progress *progress, json_t *json, const char *path, Error *error) {
+    int version = 0, shuffle = 0;
+    json_int_t step, best_step, rows, batch, seed, loss_steps = 0;
+    const char *source, *vocabulary;
+    if (json_unpack(json, "{si}", "format_version", &version) != 0) { return bad_state(path, "no state", error); }
+    if (version != STATE_VERSION) {
+        return error_set(error, EX_DATAERR, "%s: format_version %d; this version of bertune reads %d", path, version,
+                         STATE_VERSION);
+    }
+    *progress = (Progress){0};
+    Divergence *divergence = &progress->divergence;
+    if (json_unpack(json, "{sI,sF,sF,sI,sI,sI,sI,sb,ss,ss,s?F,s?F,s?I}", "step", &step, "epoch_loss",
+                    &progress->epoch_loss, "best_accuracy", &progress->best_accuracy, "best_step", &best_step,
+                    "train_rows", &rows, "global_batch_size", &batch, "seed", &seed, "shuffle", &shuffle,
+                    "source_sha256", &source, "vocabulary_sha256", &vocabulary, "loss_mean", &divergence->mean,
+                    "loss_best_mean", &divergence->best, "loss_steps", &loss_steps) != 0 ||
+        step < 0 || loss_steps < 0) {
+        return bad_state(path, "a value is missing or of another kind", error);
+    }
+    progress->step = step;
+    progress->best_step = best_step;
+    progress->train_rows = rows;
+    progress->global_batch_size = batch;
+    progress->seed = seed;
+    progress->shuffle = shuffle;
+    divergence->steps = loss_steps;
+    snprintf(progress->source_sha256, sizeof progress->source_sha256, "%s", source);
+    snprintf(progress->vocabulary_sha256, sizeof progress->vocabulary_sha256, "%s", vocabulary);
+    return true;
+}
+
 static bool read_state(Progress *progress, const char *directory, Error *error) {
     char path[PATH_MAX], *text;
     size_t length;
@@ -169,26 +167,28 @@ static bool read_state(Progress *progress, const char *directory, Error *error) 
     if (!file_read(&text, &length, path, 1 << 20, error)) { return false; }
     json_t *json = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
     free(text);
-    int version = 0, shuffle = 0;
-    json_int_t step, best_step, rows, batch, seed;
-    const char *source, *vocabulary;
-    bool ok = json_unpack(json, "{si,sI,sF,sF,sI,sI,sI,sI,sb,ss,ss}", "format_version", &version, "step", &step,
-                          "epoch_loss", &progress->epoch_loss, "best_accuracy", &progress->best_accuracy, "best_step",
-                          &best_step, "train_rows", &rows, "global_batch_size", &batch, "seed", &seed, "shuffle",
-                          &shuffle, "source_sha256", &source, "vocabulary_sha256", &vocabulary) == 0 &&
-              version == 1 && step >= 0;
-    if (ok) {
-        progress->step = step;
-        progress->best_step = best_step;
-        progress->train_rows = rows;
-        progress->global_batch_size = batch;
-        progress->seed = seed;
-        progress->shuffle = shuffle;
-        snprintf(progress->source_sha256, sizeof progress->source_sha256, "%s", source);
-        snprintf(progress->vocabulary_sha256, sizeof progress->vocabulary_sha256, "%s", vocabulary);
-    }
+    const bool ok = unpack_state(progress, json, path, error);
     json_decref(json);
-    return ok || error_set(error, EX_DATAERR, "%s: not the state of a checkpoint of this version", path);
+    return ok;
+}
+
+// A directory named step-N holds step N, unless somebody has renamed it.
+static bool check_name(const char *path, int64_t step, Error *error) {
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/') { length--; }
+    size_t begin = length;
+    while (begin > 0 && path[begin - 1] != '/') { begin--; }
+    char name[64];
+    long long named;
+    snprintf(name, sizeof name, "%.*s", narrow_int((int64_t)(length - begin)), path + begin);
+    if (sscanf(name, "step-%lld", &named) != 1 || named == step) { return true; }
+    return error_set(error, EX_DATAERR, "%s: damaged: state.json is of step %lld", path, (long long)step);
+}
+
+bool checkpoint_verify(const char *path, Error *error) {
+    Progress progress;
+    return manifest_verify(path, checkpoint_files, CHECKPOINT_FILES, error) && read_state(&progress, path, error) &&
+           check_name(path, progress.step, error);
 }
 
 bool checkpoint_load(Snapshot *snapshot, const char *path, Error *error) {

@@ -14,8 +14,7 @@ static int descending(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-// The steps of all step-NNNNNNNN below directory, newest first; release with free.
-static int64_t *list_steps(const char *directory, int *count) {
+int64_t *checkpoint_steps(const char *directory, int *count) {
     int64_t *steps = NULL;
     *count = 0;
     DIR *entries = opendir(directory);
@@ -41,14 +40,14 @@ static void step_path(char *path, size_t size, const char *directory, int64_t st
 
 bool checkpoint_newest(char *path, size_t size, const char *directory, int *damaged) {
     int count;
-    int64_t *steps = list_steps(directory, &count);
+    int64_t *steps = checkpoint_steps(directory, &count);
     bool found = false;
     *damaged = 0;
     for (int i = 0; !found && i < count; i++) {
         Error error;
         step_path(path, size, directory, steps[i]);
         found = checkpoint_verify(path, &error);
-        if (!found) {
+        if (!found && error.code != EX_NOINPUT) {  // not one that a running job has just removed
             fprintf(stderr, "bertune: warning: %s; trying the checkpoint before it\n", error.text);
             (*damaged)++;
         }
@@ -57,14 +56,15 @@ bool checkpoint_newest(char *path, size_t size, const char *directory, int *dama
     return found;
 }
 
-// Removes a checkpoint so that a crash in between leaves no half of one under its name.
+// Removes a checkpoint so that neither a crash nor a power cut leaves half of one under its name.
 static void discard(const char *directory, int64_t step) {
     char path[PATH_MAX], trash[PATH_MAX], name[64];
+    Error error;
     step_path(path, sizeof path, directory, step);
     snprintf(name, sizeof name, ".trash-step-%08lld", (long long)step);
     path_join(trash, sizeof trash, directory, name);
     directory_remove(trash);
-    if (rename(path, trash) == 0) { directory_remove(trash); }
+    if (rename(path, trash) == 0 && directory_sync(directory, &error)) { directory_remove(trash); }
 }
 
 static void point_best(const char *directory, int64_t step) {
@@ -78,21 +78,26 @@ static void point_best(const char *directory, int64_t step) {
     }
 }
 
-static void remove_leftovers(const char *directory) {
+int checkpoint_remove_leftovers(const char *directory) {
+    static const char *const starts[] = {".tmp-step-", ".trash-step-", ".tmp-best"};
+    int removed = 0;
     DIR *entries = opendir(directory);
     for (struct dirent *entry; entries && (entry = readdir(entries));) {
-        if (strncmp(entry->d_name, ".tmp-step-", 10) == 0 || strncmp(entry->d_name, ".trash-step-", 12) == 0) {
+        for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++) {
             char path[PATH_MAX];
+            if (strncmp(entry->d_name, starts[i], strlen(starts[i])) != 0) { continue; }
             path_join(path, sizeof path, directory, entry->d_name);
-            directory_remove(path);
+            if (unlink(path) != 0) { directory_remove(path); }
+            removed++;
         }
     }
     if (entries) { closedir(entries); }
+    return removed;
 }
 
 void checkpoint_cut_back(const char *directory, int64_t step) {
     int count;
-    int64_t *steps = list_steps(directory, &count);
+    int64_t *steps = checkpoint_steps(directory, &count);
     for (int i = 0; i < count; i++) {
         if (steps[i] > step) { discard(directory, steps[i]); }
     }
@@ -104,7 +109,7 @@ void checkpoint_cut_back(const char *directory, int64_t step) {
 
 void checkpoint_retain(const char *directory, int64_t limit, int64_t best_step) {
     int count;
-    int64_t *steps = list_steps(directory, &count);
+    int64_t *steps = checkpoint_steps(directory, &count);
     for (int i = 0; i < count; i++) {
         if (steps[i] == best_step) { point_best(directory, best_step); }
     }
@@ -112,5 +117,4 @@ void checkpoint_retain(const char *directory, int64_t limit, int64_t best_step) 
         if (i >= limit && steps[i] != best_step) { discard(directory, steps[i]); }
     }
     free(steps);
-    remove_leftovers(directory);
 }

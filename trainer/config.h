@@ -34,6 +34,8 @@ typedef struct {
     int64_t weight_decay_scope;
     double adam_beta1, adam_beta2, adam_epsilon;
     double max_grad_norm;
+    double divergence_factor;
+    int64_t divergence_window;
     int64_t seed;
     bool shuffle;
     int64_t precision, determinism, virtual_shards;

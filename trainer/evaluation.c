@@ -22,12 +22,15 @@ void inference_close(Inference *inference) {
     *inference = (Inference){0};
 }
 
-void inference_run(Inference *inference, const float *parameters, const Reviews *reviews, const int32_t *word_row,
+bool inference_run(Inference *inference, const float *parameters, const Reviews *reviews, const int32_t *word_row,
                    int64_t first, int64_t count, float *logits, float *losses) {
     int64_t *rows = check_calloc((size_t)inference->most_sequences, sizeof *rows);
     const int64_t end = first + count;
+    bool going = true;
     for (int64_t row = first; row < end;) {
         int packed = 0;
+        going = !inference->go_on || inference->go_on(inference->context);
+        if (!going) { break; }
         const int64_t begin = reviews->offsets[row];
         while (row + packed < end && packed < inference->most_sequences &&
                reviews->offsets[row + packed + 1] - begin <= inference->most_tokens) {
@@ -42,6 +45,7 @@ void inference_run(Inference *inference, const float *parameters, const Reviews 
         row += packed;
     }
     free(rows);
+    return going;
 }
 
 static double ratio(int64_t part, int64_t whole) { return whole ? (double)part / (double)whole : 0.0; }

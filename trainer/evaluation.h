@@ -13,6 +13,9 @@ typedef struct {
     BertState *state;
     Batch batch;
     int most_sequences, most_tokens;
+    // Asked before each batch whether to go on; NULL: yes.
+    bool (*go_on)(void *context);
+    void *context;
 } Inference;
 
 // max_length: tokens of the longest sequence that will come.
@@ -20,8 +23,8 @@ void inference_open(Inference *inference, Device *device, const Bert *bert, int 
 void inference_close(Inference *inference);
 
 // logits (count, C) and losses (count) of rows first .. first + count - 1; either may be NULL. parameters: device
-// memory.
-void inference_run(Inference *inference, const float *parameters, const Reviews *reviews, const int32_t *word_row,
+// memory. False when go_on ended it.
+bool inference_run(Inference *inference, const float *parameters, const Reviews *reviews, const int32_t *word_row,
                    int64_t first, int64_t count, float *logits, float *losses);
 
 typedef struct {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "trainer/commands.h"
+#include "trainer/stop.h"
 
 static const struct {
     const char *name;
@@ -22,6 +23,7 @@ static const struct {
     {"predict", command_predict, "label texts"},
     {"tokenize", command_tokenize, "token ids of lines of text"},
     {"bench", command_bench, "time the phases of training steps"},
+    {"verify", command_verify, "check the bytes of checkpoints, runs and data sets"},
     {"info", command_info, "what this build and machine can do"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
@@ -84,6 +86,7 @@ static void shorten_spinning(char **argv) {
     const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
     if (length < 0 || setenv("GOMP_SPINCOUNT", "10000", 1) != 0) { return; }
     path[length] = 0;
+    stop_hold();
     execv(path, argv);
 }
 
@@ -95,7 +98,11 @@ static int run_command(int argc, char **argv) {
         return EX_OK;
     }
     for (size_t i = 0; i < COMMANDS; i++) {
-        if (strcmp(commands[i].name, name) == 0) { return commands[i].run(argc - 1, argv + 1); }
+        if (strcmp(commands[i].name, name) != 0) { continue; }
+        if (commands[i].run == command_train) { stop_catch(); }
+        if (commands[i].run == command_prepare) { stop_leave(); }
+        stop_release();
+        return commands[i].run(argc - 1, argv + 1);
     }
     if (name[0]) { return usage_error("", "unknown command `%s`", name); }
     print_usage(stderr);

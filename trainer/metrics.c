@@ -11,15 +11,15 @@
 #include "datasets/file.h"
 #include "trainer/number.h"
 
-// Whether a line tells of nothing after the step.
-static bool keep_line(const char *line, size_t length, int64_t step, int64_t steps_per_epoch) {
+// Whether a line tells of nothing after the step and so many epochs.
+static bool keep_line(const char *line, size_t length, int64_t step, int64_t epochs) {
     json_t *json = json_loadb(line, length, 0, NULL);
     const char *event = json_string_value(json_object_get(json, "event"));
     bool keep = event != NULL;
     if (keep && (strcmp(event, "step") == 0 || strcmp(event, "checkpoint") == 0)) {
         keep = json_integer_value(json_object_get(json, "step")) <= step;
     } else if (keep && strcmp(event, "epoch") == 0) {
-        keep = json_integer_value(json_object_get(json, "epoch")) * steps_per_epoch <= step;
+        keep = json_integer_value(json_object_get(json, "epoch")) <= epochs;
     } else if (keep && strcmp(event, "end") == 0) {
         keep = false;
     }
@@ -27,7 +27,7 @@ static bool keep_line(const char *line, size_t length, int64_t step, int64_t ste
     return keep;
 }
 
-static bool cut_back(const char *path, int64_t step, int64_t steps_per_epoch, Error *error) {
+static bool cut_back(const char *path, int64_t step, int64_t epochs, Error *error) {
     char *text, *kept;
     size_t length, kept_length = 0;
     if (access(path, F_OK) != 0) { return true; }
@@ -38,7 +38,7 @@ static bool cut_back(const char *path, int64_t step, int64_t steps_per_epoch, Er
         const char *newline = strchr(line, '\n');
         if (!newline) { break; }
         const size_t width = (size_t)(newline + 1 - line);
-        if (keep_line(line, width, step, steps_per_epoch)) { fwrite(line, 1, width, out); }
+        if (keep_line(line, width, step, epochs)) { fwrite(line, 1, width, out); }
         line = newline + 1;
     }
     CHECK(fclose(out) == 0);
@@ -48,8 +48,8 @@ static bool cut_back(const char *path, int64_t step, int64_t steps_per_epoch, Er
     return ok;
 }
 
-bool metrics_open(Metrics *metrics, const char *path, int64_t step, int64_t steps_per_epoch, Error *error) {
-    if (!cut_back(path, step, steps_per_epoch, error)) { return false; }
+bool metrics_open(Metrics *metrics, const char *path, int64_t step, int64_t epochs, Error *error) {
+    if (!cut_back(path, step, epochs, error)) { return false; }
     snprintf(metrics->path, sizeof metrics->path, "%s", path);
     metrics->file = fopen(path, "a");
     return metrics->file || error_set(error, EX_CANTCREAT, "%s: cannot create: %s", path, strerror(errno));
@@ -98,4 +98,9 @@ void metrics_json(Metrics *metrics, const char *key, json_t *value) {
 void metrics_end(Metrics *metrics) {
     fputs("}\n", metrics->file);
     if (fflush(metrics->file) != 0) { die(EX_IOERR, "%s: cannot write: %s", metrics->path, strerror(errno)); }
+}
+
+void metrics_sync(const Metrics *metrics) {
+    if (TEMP_FAILURE_RETRY(fsync(fileno(metrics->file))) == 0 || errno == EINVAL || errno == ENOTSUP) { return; }
+    die(EX_IOERR, "%s: cannot sync: %s", metrics->path, strerror(errno));
 }

@@ -13,9 +13,9 @@ typedef struct {
     char path[4096];
 } Metrics;
 
-// Opens the file for appending. Lines that tell of anything after `step` (of steps_per_epoch) are removed first, and a
+// Opens the file for appending. Lines that tell of anything after `step` and so many epochs are removed first, and a
 // last line that a crash cut short. EX_CANTCREAT, EX_IOERR.
-bool metrics_open(Metrics *metrics, const char *path, int64_t step, int64_t steps_per_epoch, Error *error);
+bool metrics_open(Metrics *metrics, const char *path, int64_t step, int64_t epochs, Error *error);
 void metrics_close(Metrics *metrics);
 
 // Begins an object: {"event": name. Values follow, then metrics_end writes the line (or ends the run with EX_IOERR).
@@ -28,5 +28,8 @@ void metrics_confusion(Metrics *metrics, const Scores *scores);
 // Takes over the value.
 void metrics_json(Metrics *metrics, const char *key, json_t *value);
 void metrics_end(Metrics *metrics);
+
+// Makes the lines so far durable (or ends the run with EX_IOERR).
+void metrics_sync(const Metrics *metrics);
 
 #endif

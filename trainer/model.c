@@ -80,21 +80,19 @@ void model_set_max_length(Model *model, int max_length) {
     json_object_set_new(model->tokenizer_config, "model_max_length", json_integer(max_length));
 }
 
-static bool write_file(const char *directory, const char *name, const char *text, size_t length, Error *error) {
-    char path[PATH_MAX];
-    path_join(path, sizeof path, directory, name);
-    return file_write_plain(path, text, length, error);
-}
-
-bool model_write(const Model *model, const Weights *weights, const Bert *bert, const char *directory, Error *error) {
+bool model_write(const Model *model, const Weights *weights, const Bert *bert, const char *directory,
+                 Manifest *manifest, Error *error) {
     char *config = model_config_to_json(&model->config);
     char *tokenizer = json_dumps(model->tokenizer_config, JSON_INDENT(2));
     CHECK(tokenizer);
-    const bool ok = write_file(directory, "config.json", config, strlen(config), error) &&
-                    write_file(directory, "vocab.txt", model->vocabulary, model->vocabulary_length, error) &&
-                    write_file(directory, "tokenizer_config.json", tokenizer, strlen(tokenizer), error) &&
-                    weights_save(weights, bert, &model->config, directory, error);
+    const bool written =
+        manifest_write(manifest, directory, "config.json", config, strlen(config), error) &&
+        manifest_write(manifest, directory, "vocab.txt", model->vocabulary, model->vocabulary_length, error) &&
+        manifest_write(manifest, directory, "tokenizer_config.json", tokenizer, strlen(tokenizer), error);
     free(tokenizer);
     free(config);
-    return ok;
+    FileHash hash;
+    if (!written || !weights_save(weights, bert, &model->config, directory, &hash, error)) { return false; }
+    manifest_add(manifest, "model.safetensors", &hash);
+    return true;
 }

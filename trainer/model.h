@@ -2,6 +2,7 @@
 #ifndef BERTUNE_MODEL_H
 #define BERTUNE_MODEL_H
 
+#include "trainer/manifest.h"
 #include "trainer/weights.h"
 
 typedef struct {
@@ -27,7 +28,9 @@ int model_max_length(const Model *model);
 // Sets it, so that whoever loads the model cuts texts where training did.
 void model_set_max_length(Model *model, int max_length);
 
-// Writes config.json, vocab.txt, tokenizer_config.json and model.safetensors into an existing directory.
-bool model_write(const Model *model, const Weights *weights, const Bert *bert, const char *directory, Error *error);
+// Writes config.json, vocab.txt, tokenizer_config.json and model.safetensors into an existing directory, and lists them
+// in the manifest.
+bool model_write(const Model *model, const Weights *weights, const Bert *bert, const char *directory,
+                 Manifest *manifest, Error *error);
 
 #endif

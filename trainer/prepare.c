@@ -18,6 +18,7 @@
 #include "datasets/vocabulary_build.h"
 #include "trainer/number.h"
 #include "trainer/progress.h"
+#include "trainer/stop.h"
 #include "trainer/table.h"
 
 // The rows of each part, as numbers of the table.
@@ -200,12 +201,13 @@ static bool write_outputs(Work *work, const Reviews *reviews, Error *error) {
         groups[count] = &reviews[p];
         group_names[count++] = names[p];
     }
-    if (!dataset_write(work->options->out, &work->info, groups, group_names, count, error)) { return false; }
-    if (!work->built || file_write(work->options->vocabulary_out, work->built, work->built_length, error)) {
-        return true;
-    }
-    unlink(work->options->out);
-    return false;
+    stop_write_begin();
+    const bool first = dataset_write(work->options->out, &work->info, groups, group_names, count, error);
+    const bool ok = first && !stop_write_asked() &&
+                    (!work->built || file_write(work->options->vocabulary_out, work->built, work->built_length, error));
+    if (first && !ok) { unlink(work->options->out); }
+    stop_write_end(ok);
+    return ok;
 }
 
 static bool check_place(const char *path, Error *error) {

@@ -29,7 +29,7 @@ struct Recorded {
     BatchArrays batches;
     int32_t *next, *halted;
     StepSums *results;
-    double *sums;  // of the gradient's squares
+    double *sums;  // (blocks + 1) of the gradient's squares, and of the losses
     size_t blocks;
     StepSums *host_results;  // (WINDOW * WINDOWS) of device_alloc_host
     int64_t first, end;      // steps of the run that lie in device memory
@@ -65,7 +65,7 @@ Recorded *recorded_open(RecordedUse use) {
     r->next = device_alloc(device, sizeof *r->next);
     r->halted = device_alloc(device, sizeof *r->halted);
     r->results = device_alloc(device, steps * sizeof *r->results);
-    r->sums = device_alloc(device, r->blocks * sizeof *r->sums);
+    r->sums = device_alloc(device, (r->blocks + 1) * sizeof *r->sums);
     r->host_results = device_alloc_host(device, sizeof *r->host_results * WINDOW * WINDOWS);
     return r;
 }
@@ -89,7 +89,9 @@ static void update(const Recorded *r) {
     const float *gradient = reducer_summed(use->reducer);
     Slice part;
     bool decay;
-    step_squares(use->device, r->sums, gradient, use->bert->layout.total);
+    Extent B;
+    const float *losses = bert_state_losses(r->state, &B);
+    step_sums(use->device, r->sums, gradient, use->bert->layout.total, losses, B);
     for (int i = 0; i < use->bert->layout.count;) {
         i = optimizer_part(&use->bert->layout, use->config->weight_decay_scope, i, &part, &decay);
         step_adamw(use->device, use->parameters + part.begin, use->first_moment + part.begin,
@@ -103,14 +105,12 @@ static void whole_step(void *context) {
     const RecordedUse *use = &r->use;
     float *gradient = reducer_gradient(use->reducer);
     const BatchArrays batch = bert_state_follow(r->state, r->step, (uint64_t)use->config->seed);
-    step_take(use->device, r->step, batch, r->steps, r->batches, r->next);
+    step_take(use->device, r->step, batch, r->steps, r->batches, r->next, bert_state_tokens(r->state));
     bert_record_forward(r->state, use->parameters);
     bert_record_backward(r->state, gradient, use->parameters, gradient_ready, use->reducer);
     reducer_sum(use->reducer);
     update(r);
-    Extent B;
-    const float *losses = bert_state_losses(r->state, &B);
-    step_end(use->device, r->results, r->halted, r->next, losses, B, r->sums, r->blocks);
+    step_end(use->device, r->results, r->halted, r->next, r->sums, r->blocks);
 }
 
 static void copy_batch(const Batch *batch, const BatchArrays *to, const Step *step, int64_t index) {
@@ -178,7 +178,13 @@ static void upload_epoch(Recorded *r, const Epoch *epoch, size_t steps) {
     device_upload(device, r->next, &zero, sizeof zero);
 }
 
-void recorded_begin(Recorded *r, BertState *state, int64_t first, int64_t end) {
+void recorded_use_state(Recorded *r, BertState *state) {
+    r->state = state;
+    if (r->recording) { device_record_free(r->use.device, r->recording); }
+    r->recording = device_record(r->use.device, whole_step, r);
+}
+
+void recorded_begin(Recorded *r, int64_t first, int64_t end) {
     const size_t steps = (size_t)(end - first), rows = (size_t)r->use.batches->reviews->rows;
     const size_t tokens = (size_t)r->use.batches->reviews->token_count;
     Epoch epoch = {.steps = check_calloc(steps, sizeof *epoch.steps),
@@ -199,10 +205,6 @@ void recorded_begin(Recorded *r, BertState *state, int64_t first, int64_t end) {
     free(epoch.arrays.sequence_rows);
     r->first = r->begun = r->done = r->arrived_first = r->arrived_end = first;
     r->end = end;
-    if (state == r->state) { return; }
-    r->state = state;
-    if (r->recording) { device_record_free(r->use.device, r->recording); }
-    r->recording = device_record(r->use.device, whole_step, r);
 }
 
 // Puts the next steps into the queue, up to a window of them, and the copy of their results.
@@ -219,11 +221,13 @@ static void begin_window(Recorded *r, int64_t limit) {
 
 static void wait_for(Recorded *r, int slot) {
     const struct timespec rest = {.tv_nsec = 20000};
+    watchdog_wait_begin();  // for its own device, whose queue has sums over all ranks
     while (!device_done(r->use.device, slot)) {
         reducer_check(r->use.reducer);
         nanosleep(&rest, NULL);
     }
     reducer_check(r->use.reducer);
+    watchdog_wait_end();
 }
 
 // Waits for the oldest window, and agrees on it with the other ranks.

@@ -38,9 +38,11 @@ bool recorded_possible(const RecordedUse *use);
 Recorded *recorded_open(RecordedUse use);
 void recorded_close(Recorded *recorded);
 
-// Collective. Takes up the steps first .. end - 1 (0-based, of the run), which belong to one epoch. state: room for its
-// largest batch, where it is another than before the step is recorded anew.
-void recorded_begin(Recorded *recorded, BertState *state, int64_t first, int64_t end);
+// Collective. Records the step anew, with a state that has room for the largest batch of the epochs that follow.
+void recorded_use_state(Recorded *recorded, BertState *state);
+
+// Collective. Takes up the steps first .. end - 1 (0-based, of the run), which belong to one epoch.
+void recorded_begin(Recorded *recorded, int64_t first, int64_t end);
 
 // Collective. The next step; steps up to `limit` (of the run, exclusive) may be begun meanwhile, so that device memory
 // is only that of the step when it is the last before the limit. False when its loss or gradient is not finite: the

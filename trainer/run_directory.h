@@ -19,8 +19,12 @@ void run_directory_init(RunDirectory *run, const char *path);
 // True when the directory holds a run already.
 bool run_directory_in_use(const RunDirectory *run);
 
-// Rank 0 only. Creates the directory and takes its lock: EX_CANTCREAT names the holder. Released by
-// run_directory_close.
+// Rank 0 only. Takes the lock of a directory that exists, before anything is read from it: EX_CANTCREAT names the
+// holder. Where nothing can be written there, run_directory_create finds it out. Released by run_directory_close.
+bool run_directory_lock(RunDirectory *run, Error *error);
+
+// Rank 0 only. Creates the directory with its parts, takes the lock unless it is held, and removes what killed runs
+// left.
 bool run_directory_create(RunDirectory *run, Error *error);
 void run_directory_close(RunDirectory *run);
 

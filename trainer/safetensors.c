@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "datasets/file.h"
-
 enum { HEADER_LIMIT = 100000000, TENSOR_LIMIT = 100000, LENGTH_BYTES = 8 };
 
 static const struct {
@@ -224,20 +222,17 @@ static char *header_text(const TensorView *tensors, int count, size_t *length) {
     return text;
 }
 
-bool safetensors_write(const char *path, const TensorView *tensors, int count, Error *error) {
-    size_t header_length, total = 0;
+bool safetensors_write(const char *path, const TensorView *tensors, int count, FileHash *hash, Error *error) {
+    size_t header_length;
+    unsigned char length[LENGTH_BYTES];
     char *header = header_text(tensors, count, &header_length);
-    for (int i = 0; i < count; i++) { total += view_bytes(&tensors[i]); }
-    unsigned char *bytes = check_calloc(LENGTH_BYTES + header_length + total, 1), *at = bytes;
-    for (int i = 0; i < LENGTH_BYTES; i++) { *at++ = (unsigned char)(header_length >> 8 * i); }
-    memcpy(at, header, header_length);
-    at += header_length;
-    for (int i = 0; i < count; i++) {
-        memcpy(at, tensors[i].data, view_bytes(&tensors[i]));
-        at += view_bytes(&tensors[i]);
-    }
-    const bool ok = file_write_plain(path, bytes, LENGTH_BYTES + header_length + total, error);
-    free(bytes);
+    for (int i = 0; i < LENGTH_BYTES; i++) { length[i] = (unsigned char)(header_length >> 8 * i); }
+    FilePart *parts = check_calloc((size_t)count + 2, sizeof *parts);
+    parts[0] = (FilePart){length, sizeof length};
+    parts[1] = (FilePart){header, header_length};
+    for (int i = 0; i < count; i++) { parts[2 + i] = (FilePart){tensors[i].data, view_bytes(&tensors[i])}; }
+    const bool ok = file_write_parts(path, parts, count + 2, hash, error);
+    free(parts);
     free(header);
     return ok;
 }

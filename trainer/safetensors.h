@@ -3,7 +3,7 @@
 #ifndef BERTUNE_SAFETENSORS_H
 #define BERTUNE_SAFETENSORS_H
 
-#include "kernels/check.h"
+#include "datasets/file.h"
 
 enum { SAFETENSORS_MAX_DIMENSIONS = 8 };
 
@@ -43,7 +43,8 @@ typedef struct {
     const float *data;
 } TensorView;
 
-// Writes the tensors in the given order with the metadata {"format": "pt"} to a plain file that is fsynced.
-bool safetensors_write(const char *path, const TensorView *tensors, int count, Error *error);
+// Writes the tensors in the given order with the metadata {"format": "pt"} to a plain file that is fsynced. hash may be
+// NULL (file_write_parts).
+bool safetensors_write(const char *path, const TensorView *tensors, int count, FileHash *hash, Error *error);
 
 #endif

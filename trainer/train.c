@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "trainer/commands.h"
+#include "trainer/stop.h"
 #include "trainer/trainer.h"
 
 static void report_step(Trainer *trainer, const StepResult *result, int64_t samples_done) {
@@ -23,29 +24,52 @@ static void report_step(Trainer *trainer, const StepResult *result, int64_t samp
     progress_update(&trainer->bar, step, trainer->last_step, (double)samples_done, note);
 }
 
+// Saves, and asks whether a rank was asked to stop meanwhile.
+static bool save(Trainer *trainer, bool *stopped, Error *error) {
+    if (!trainer_save(trainer, error)) { return false; }
+    double asked = stop_requested();
+    comm_sum(&trainer->comm, &asked, 1);
+    *stopped = *stopped || asked > 0;
+    return true;
+}
+
+// Evaluates and saves. A stop that is asked for before or meanwhile leaves the epoch open: a run that goes on from the
+// checkpoint begins here.
+static bool end_epoch(Trainer *trainer, double seconds, bool (*asked)(void), bool *stopped, Error *error) {
+    const int64_t step = trainer->progress.step, best = trainer->progress.best_step;
+    const int64_t every = trainer->config.save_steps;
+    if (*stopped || !trainer_end_epoch(trainer, step / trainer->batches.steps, seconds, asked)) {
+        *stopped = true;
+        return trainer_save(trainer, error);
+    }
+    comm_broadcast(&trainer->comm, &trainer->progress, sizeof trainer->progress);
+    const bool reopened = asked == stop_signalled;  // its checkpoint is of before the evaluation
+    const bool due = every == 0 || step % every == 0 || trainer->progress.best_step != best || reopened ||
+                     step == trainer->last_step;
+    return !due || save(trainer, stopped, error);
+}
+
 // Steps until the epoch or the run ends, or a stop is asked for (then *stopped).
 static bool run_epoch(Trainer *trainer, int64_t epoch, bool *stopped, int64_t *samples, Error *error) {
     const double begin = seconds_now();
-    const int64_t end = (epoch + 1) * trainer->batches.steps, save = trainer->config.save_steps;
+    const int64_t end = (epoch + 1) * trainer->batches.steps, every = trainer->config.save_steps;
     trainer_begin_epoch(trainer, epoch);
     while (trainer->progress.step < end && trainer->progress.step < trainer->last_step && !*stopped) {
         StepResult result;
         if (!trainer_step(trainer, &result, error)) { return false; }
         *samples += result.samples;
         if (trainer->comm.rank == 0) { report_step(trainer, &result, *samples); }
+        if (!divergence_check(&trainer->progress.divergence, trainer->progress.step, result.loss,
+                              trainer->config.divergence_factor, trainer->config.divergence_window, error)) {
+            return false;
+        }
         *stopped = result.stop;
         const int64_t step = trainer->progress.step;
-        const bool due = (save && step % save == 0) || *stopped || step == trainer->last_step;
-        if (step < end && due && !trainer_save(trainer, error)) { return false; }
+        const bool due = (every && step % every == 0) || *stopped || step == trainer->last_step;
+        if (step < end && due && !save(trainer, stopped, error)) { return false; }
     }
     trainer->seconds_train += seconds_now() - begin;
-    if (trainer->progress.step < end) { return true; }
-    const int64_t best = trainer->progress.best_step;
-    trainer_end_epoch(trainer, epoch + 1, seconds_now() - begin);
-    comm_broadcast(&trainer->comm, &trainer->progress, sizeof trainer->progress);
-    const bool due =
-        save == 0 || end % save == 0 || trainer->progress.best_step != best || *stopped || end == trainer->last_step;
-    return !due || trainer_save(trainer, error);
+    return trainer->progress.step < end || end_epoch(trainer, seconds_now() - begin, stop_requested, stopped, error);
 }
 
 // Rank 0 only.
@@ -60,11 +84,13 @@ static void report_profile(Trainer *trainer) {
 static bool run(Trainer *trainer, bool *stopped, Error *error) {
     int64_t samples = 0;
     if (trainer->comm.rank == 0) { progress_start(&trainer->bar, "train", "reviews", trainer->progress.step); }
+    // Each run does a step or such an evaluation however little time it has, so that runs of short jobs come to an end.
+    if (trainer_epoch_open(trainer) && !end_epoch(trainer, 0.0, stop_signalled, stopped, error)) { return false; }
     while (trainer->progress.step < trainer->last_step && !*stopped) {
         const int64_t epoch = trainer->progress.step / trainer->batches.steps;
         if (!run_epoch(trainer, epoch, stopped, &samples, error)) { return false; }
     }
-    *stopped = *stopped && trainer->progress.step < trainer->last_step;
+    *stopped = *stopped && (trainer->progress.step < trainer->last_step || trainer_epoch_open(trainer));
     if (trainer->profile && trainer->comm.rank == 0) { report_profile(trainer); }
     return *stopped || trainer_finish(trainer, error);
 }

@@ -2,6 +2,7 @@
 // found here, on rank 0 where only it looks, and all ranks leave together.
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "comm/parallel_io.h"
@@ -15,6 +16,16 @@ static bool share_config(Trainer *trainer, const char *path, char *const *overri
     if (!comm_agree(&trainer->comm, ok, error)) { return false; }
     comm_broadcast(&trainer->comm, &trainer->config, sizeof trainer->config);
     return true;
+}
+
+// The time-out before ranks can tell each other of it. What can be read only once is left to share_config.
+static double early_timeout(const char *path, char *const *overrides, int count) {
+    struct stat status;
+    Config config;
+    Error error;
+    const bool read =
+        stat(path, &status) == 0 && S_ISREG(status.st_mode) && config_load(&config, path, overrides, count, &error);
+    return read ? config.step_timeout : WATCH_TIMEOUT;
 }
 
 // Chooses this rank's device and opens it.
@@ -34,6 +45,7 @@ static bool open_device(Trainer *trainer, Error *error) {
     const bool able = !lacks || error_set(error, EX_CONFIG, "train.precision: %s (host %s)", lacks, comm->host);
     if (!comm_agree(comm, able, error)) { return false; }
     trainer->device = device_open(placement->kind, placement->index, comm_threads(comm), precision, error);
+    watchdog_set_computes(placement->kind == DEVICE_CPU);
     return comm_agree(comm, trainer->device != NULL, error);
 }
 
@@ -43,14 +55,20 @@ static bool open_data(Trainer *trainer, Error *error) {
     const char *path = trainer->config.data_path;
     if (!comm_agree(comm, comm->rank != 0 || dataset_verify(path, error), error)) { return false; }
     hid_t access = parallel_access(comm);
+    watchdog_wait_begin();  // ranks read together
     const bool ok = dataset_open(&trainer->dataset, path, access, error);
+    watchdog_wait_end();
     H5Pclose(access);
     if (!comm_agree(comm, ok, error)) { return false; }
     if (!dataset_has_group(&trainer->dataset, "validation")) {
         return error_set(error, EX_DATAERR, "%s: no /validation; prepare it with a --test-size above 0", path);
     }
-    return shards_open(&trainer->train, comm, &trainer->dataset, "train", error) &&
-           shards_open(&trainer->validation, comm, &trainer->dataset, "validation", error);
+    watchdog_wait_begin();
+    const bool read = shards_open(&trainer->train, comm, &trainer->dataset, "train", error) &&
+                      shards_open(&trainer->validation, comm, &trainer->dataset, "validation", error);
+    watchdog_wait_end();
+    watchdog_phase(WATCH_LOAD, -1);
+    return read;
 }
 
 static bool check_fit(const Trainer *trainer, Error *error) {
@@ -121,8 +139,9 @@ static bool tokens_active(const Trainer *trainer, const Reviews *reviews, Error 
     return true;
 }
 
-// Rank 0 only.
-static bool check_unused(const Trainer *trainer, Error *error) {
+// Rank 0 only. Takes the lock, so that what is read from the directory stays as it is.
+static bool check_unused(Trainer *trainer, Error *error) {
+    if (trainer->use != TRAINER_BENCH && !run_directory_lock(&trainer->run, error)) { return false; }
     if (trainer->use == TRAINER_BENCH || strcmp(trainer->config.resume, "never") != 0 ||
         !run_directory_in_use(&trainer->run)) {
         return true;
@@ -240,11 +259,11 @@ static bool share_weights(Trainer *trainer, Error *error) {
 static bool open_reports(Trainer *trainer, Error *error) {
     if (!run_directory_create(&trainer->run, error)) { return false; }
     char *yaml = config_to_yaml(&trainer->config);
+    const int64_t epochs = trainer->progress.step / trainer->batches.steps - trainer_epoch_open(trainer);
     checkpoint_cut_back(trainer->run.checkpoints, trainer->progress.step);
     checkpoint_remove_final(trainer->run.path);
-    const bool ok =
-        file_write(trainer->run.config, yaml, strlen(yaml), error) &&
-        metrics_open(&trainer->metrics, trainer->run.metrics, trainer->progress.step, trainer->batches.steps, error);
+    const bool ok = file_write(trainer->run.config, yaml, strlen(yaml), error) &&
+                    metrics_open(&trainer->metrics, trainer->run.metrics, trainer->progress.step, epochs, error);
     free(yaml);
     return ok;
 }
@@ -335,9 +354,14 @@ bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, cha
     trainer->run.lock = -1;
     trainer->started = seconds_now();
     Comm *comm = &trainer->comm;
-    if (!comm_init(comm, error) || !share_config(trainer, config_path, overrides, count, error)) { return false; }
+    watchdog_start(early_timeout(config_path, overrides, count));
+    if (!comm_init(comm, error)) { return false; }
+    watchdog_join(comm);
+    if (!share_config(trainer, config_path, overrides, count, error)) { return false; }
+    watchdog_set_timeout(trainer->config.step_timeout);
     if (use == TRAINER_RUN) { stop_watch(trainer->config.max_time); }
     run_directory_init(&trainer->run, trainer->config.run_dir);
+    watchdog_phase(WATCH_READ, -1);
     if (!open_device(trainer, error) || !open_data(trainer, error) || !open_model(trainer, error)) { return false; }
     lay_out(trainer);
     bool ok = tokens_active(trainer, &trainer->train.reviews, error) &&
@@ -354,6 +378,7 @@ bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, cha
     if (use == TRAINER_BENCH) { return true; }
     if (!comm_agree(comm, comm->rank != 0 || open_reports(trainer, error), error)) { return false; }
     trainer->log = run_log_open(&trainer->run, comm->rank);
+    if (trainer->log) { watchdog_set_log(fileno(trainer->log)); }
     run_log(trainer->log, "rank %d of %d, host %s, pid %ld, %d threads, read training rows %lld to %lld", comm->rank,
             comm->size, comm->host, (long)getpid(), device_threads(trainer->device), (long long)trainer->train.first,
             (long long)(trainer->train.first + trainer->train.count));
@@ -363,9 +388,9 @@ bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, cha
 }
 
 void trainer_close(Trainer *trainer) {
+    watchdog_phase(WATCH_END, trainer->progress.step);
     progress_clear(&trainer->bar);
     metrics_close(&trainer->metrics);
-    if (trainer->log) { fclose(trainer->log); }
     recorded_close(trainer->recorded);
     elastic_close(&trainer->elastic);
     if (trainer->device) {
@@ -387,4 +412,6 @@ void trainer_close(Trainer *trainer) {
     dataset_close(&trainer->dataset);
     run_directory_close(&trainer->run);
     comm_finish(&trainer->comm);
+    watchdog_stop();
+    if (trainer->log) { fclose(trainer->log); }
 }

@@ -81,6 +81,7 @@ static int64_t batch_tokens(const Reviews *reviews, const int64_t *rows, int cou
 
 // Sums the gradient over the ranks.
 static void reduce(Trainer *trainer) {
+    watchdog_phase(WATCH_REDUCE, trainer->progress.step + 1);
     const size_t bytes = trainer->bert.layout.total * sizeof(float), ranks = (size_t)trainer->comm.local_size;
     profile_enter(trainer->profile, PHASE_REDUCTION, 0,
                   (double)bytes * (double)(ranks > 1 ? ranks + 2 : 1) / (double)ranks);
@@ -100,6 +101,7 @@ static double own_squares(Trainer *trainer) {
 }
 
 static void update(Trainer *trainer, AdamW adamw) {
+    watchdog_phase(WATCH_STEP, trainer->progress.step + 1);
     const size_t bytes = trainer->bert.layout.total * sizeof(float);
     const OptimizerBuffers buffers = {trainer->parameters, trainer->first_moment, trainer->second_moment,
                                       reducer_summed(trainer->reducer)};
@@ -185,6 +187,7 @@ static bool recorded_next(Trainer *trainer, StepResult *result, Error *error) {
 }
 
 bool trainer_step(Trainer *trainer, StepResult *result, Error *error) {
+    watchdog_phase(WATCH_STEP, trainer->progress.step + 1);
     const int64_t step = trainer->progress.step % trainer->batches.steps;
     const int64_t *rows;
     int samples;

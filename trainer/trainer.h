@@ -83,8 +83,12 @@ bool trainer_step(Trainer *trainer, StepResult *result, Error *error);
 // Rank 0 only. Brings the rows that are not trained up to date with the steps done.
 void trainer_decay_tables(Trainer *trainer);
 
-// Collective. Evaluates the validation part and reports the epoch (1-based) that has ended.
-void trainer_end_epoch(Trainer *trainer, int64_t epoch, double seconds);
+// Collective. Evaluates the validation part and reports the epoch (1-based) that has ended. False on all ranks, with
+// nothing reported and the epoch still open, when `asked` became true on one of them meanwhile.
+bool trainer_end_epoch(Trainer *trainer, int64_t epoch, double seconds, bool (*asked)(void));
+
+// The steps of an epoch are done but it has not been evaluated: a run was stopped there.
+bool trainer_epoch_open(const Trainer *trainer);
 
 // Collective. Writes a checkpoint of progress.step.
 bool trainer_save(Trainer *trainer, Error *error);

@@ -192,7 +192,7 @@ void weights_decay_tables(Weights *weights, const Bert *bert, const ModelConfig 
 }
 
 bool weights_save(const Weights *weights, const Bert *bert, const ModelConfig *config, const char *directory,
-                  Error *error) {
+                  FileHash *hash, Error *error) {
     char path[PATH_MAX];
     path_join(path, sizeof path, directory, "model.safetensors");
     copy_rows(weights, bert, config, true);
@@ -202,7 +202,7 @@ bool weights_save(const Weights *weights, const Bert *bert, const ModelConfig *c
         const Place place = place_of(weights, bert, config, &layout->tensors[i]);
         views[i] = (TensorView){layout->tensors[i].name, place.rows, place.columns, place.to};
     }
-    const bool ok = safetensors_write(path, views, layout->count, error);
+    const bool ok = safetensors_write(path, views, layout->count, hash, error);
     free(views);
     return ok;
 }

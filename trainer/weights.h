@@ -6,6 +6,7 @@
 #ifndef BERTUNE_WEIGHTS_H
 #define BERTUNE_WEIGHTS_H
 
+#include "datasets/file.h"
 #include "trainer/bert.h"
 #include "trainer/model_config.h"
 
@@ -37,8 +38,9 @@ bool weights_load(Weights *weights, const Bert *bert, const ModelConfig *config,
 void weights_decay_tables(Weights *weights, const Bert *bert, const ModelConfig *config, const float *factors,
                           int64_t count);
 
-// Writes directory/model.safetensors with the full tables and Hugging Face's names.
+// Writes directory/model.safetensors with the full tables and Hugging Face's names. hash may be NULL
+// (file_write_parts).
 bool weights_save(const Weights *weights, const Bert *bert, const ModelConfig *config, const char *directory,
-                  Error *error);
+                  FileHash *hash, Error *error);
 
 #endif

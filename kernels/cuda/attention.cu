@@ -1,5 +1,5 @@
-// Attention per sequence and head. A block takes ATT_TILE neighbouring lines of one head as queries, or in the second
-// half of backward as keys, and goes through the lines of their sequences in chunks: scores of a tile with a whole
+// Attention per sequence and head. A block takes ATT_TILE lines of one sequence and head as queries, or in the second
+// half of backward as keys, and goes through the lines of the sequence in chunks: scores of a tile with a whole
 // sequence fit into shared memory, and most sequences are one chunk. Only the logarithm of each softmax sum is kept;
 // backward computes the probabilities again, as FlashAttention does (Dao et al., 2022), once for the queries' gradient
 // and once for the keys' and values', so that no two blocks add to the same element.
@@ -11,11 +11,11 @@
 
 enum {
     ATT_TILE = 16,
-    ATT_CHUNK = 64,
     ATT_THREADS = 256,
-    ATT_DEPTH = 128,                                // largest size of a head
+    ATT_DEPTH = 256,                                // largest size of a head
     ATT_SUMS = ATT_TILE * ATT_DEPTH / ATT_THREADS,  // of a thread, most
-    ATT_ROWS = ATT_TILE * ATT_CHUNK / ATT_THREADS   // of a tile that a thread meets with its line of a chunk
+    ATT_CHUNK = 64,                                 // lines, where shared memory is large enough; else
+    ATT_CHUNK_SMALL = 32
 };
 
 // The part of one sequence that a block works on, for one head.
@@ -57,25 +57,26 @@ __device__ __forceinline__ void finish_lines() {
     __syncthreads();
 }
 
-// scores[r * pitch + c] = tile line r times chunk line c, for all ATT_CHUNK lines: zero where the chunk is.
-template <int DEPTH>
+// scores[r * pitch + c] = tile line r times chunk line c, for all CHUNK lines: zero where the chunk is.
+template <int DEPTH, int CHUNK>
 __device__ static void score_chunk(float *scores, int pitch, const float *tile, const float *chunk, int run_time_D) {
+    constexpr int ROWS = ATT_TILE * CHUNK / ATT_THREADS;  // of the tile that a thread meets with its line of the chunk
     const int D = DEPTH ? DEPTH : run_time_D, lines = line_pitch(D);
-    const int c = static_cast<int>(threadIdx.x) % ATT_CHUNK, r0 = static_cast<int>(threadIdx.x) / ATT_CHUNK * ATT_ROWS;
-    float sums[ATT_ROWS] = {};
+    const int c = static_cast<int>(threadIdx.x) % CHUNK, r0 = static_cast<int>(threadIdx.x) / CHUNK * ROWS;
+    float sums[ROWS] = {};
     for (int d = 0; d < D; d += 4) {
         const float4 y = *reinterpret_cast<const float4 *>(chunk + c * lines + d);
 #pragma unroll
-        for (int r = 0; r < ATT_ROWS; r++) {
+        for (int r = 0; r < ROWS; r++) {
             const float4 x = *reinterpret_cast<const float4 *>(tile + (r0 + r) * lines + d);
             sums[r] += x.x * y.x + x.y * y.y + x.z * y.z + x.w * y.w;
         }
     }
 #pragma unroll
-    for (int r = 0; r < ATT_ROWS; r++) { scores[(r0 + r) * pitch + c] = sums[r]; }
+    for (int r = 0; r < ROWS; r++) { scores[(r0 + r) * pitch + c] = sums[r]; }
 }
 
-// The thread's sums of factors (ATT_TILE, ATT_CHUNK) times chunk (ATT_CHUNK, D), of elements threadIdx.x, +
+// The thread's sums of factors (ATT_TILE, count) times chunk (count, D), of elements threadIdx.x, +
 // ATT_THREADS,
 // ...; lines behind `count` are zero in both.
 template <int DEPTH>
@@ -122,21 +123,32 @@ __device__ static void drop(float *values, const Dropout &dropout, const Part &p
     }
 }
 
-// run(part) for each sequence that the block's tile meets. A tile may end one and begin the next.
-template <typename F>
-__device__ __forceinline__ void for_parts(const Sequences &s, F run) {
-    const int B = extent_now(s.B), lines = s.starts[B], head = static_cast<int>(blockIdx.y);
-    const int begin = static_cast<int>(blockIdx.x) * ATT_TILE;
-    const int end = begin + ATT_TILE < lines ? begin + ATT_TILE : lines;
-    if (begin >= end) { return; }
-    for (int b = sequence_of(s.starts, B, begin); b < B && s.starts[b] < end; b++) {
-        const int first = s.starts[b], next = s.starts[b + 1];
-        const int from = begin > first ? begin : first, to = end < next ? end : next;
-        if (from >= to) { continue; }
-        const Part part = {first, next - first, from - first, to - from, head, s.D, s.A * s.D, s.rows[b]};
-        run(part);
-        __syncthreads();
+// The block's part, or one without lines. Sequence b has the tiles starts[b] / ATT_TILE + b and following: places
+// enough for its own, and found without a list.
+__device__ static Part part_of(const Sequences &s) {
+    const int B = extent_now(s.B), block = static_cast<int>(blockIdx.x);
+    int low = 0, high = B;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (s.starts[middle] / ATT_TILE + middle <= block) {
+            low = middle;
+        } else {
+            high = middle;
+        }
     }
+    Part part = {};
+    if (B == 0) { return part; }
+    const int first = s.starts[low], length = s.starts[low + 1] - first;
+    const int begin = (block - first / ATT_TILE - low) * ATT_TILE, left = length - begin;
+    part.first = first;
+    part.length = length;
+    part.begin = begin;
+    part.count = left < 0 ? 0 : left < ATT_TILE ? left : ATT_TILE;
+    part.head = static_cast<int>(blockIdx.y);
+    part.D = s.D;
+    part.H = s.A * s.D;
+    part.row = s.rows[low];
+    return part;
 }
 
 typedef struct {
@@ -171,28 +183,28 @@ __device__ static void softmax_lines(float *scores, int pitch, float *log_sum, i
     }
 }
 
-template <int DEPTH>
+template <int DEPTH, int CHUNK>
 __device__ static void forward_part(const AttentionForward &f, const Part &p, float *shared, int pitch) {
     const int lines = line_pitch(p.D);
-    float *tile = shared, *keys = tile + ATT_TILE * lines, *values = keys + ATT_CHUNK * lines;
-    float *scores = values + ATT_CHUNK * lines;
+    float *tile = shared, *keys = tile + ATT_TILE * lines, *values = keys + CHUNK * lines;
+    float *scores = values + CHUNK * lines;
     const size_t stride = 3 * static_cast<size_t>(p.H), at = static_cast<size_t>(p.first + p.begin);
     const float *q = f.qkv + static_cast<size_t>(p.first) * stride + static_cast<size_t>(p.head * p.D);
     const float *k = q + p.H, *v = k + p.H;
-    const auto left = [&](int c) { return p.length - c < ATT_CHUNK ? p.length - c : ATT_CHUNK; };
+    const auto left = [&](int c) { return p.length - c < CHUNK ? p.length - c : CHUNK; };
     begin_lines<DEPTH>(tile, q + static_cast<size_t>(p.begin) * stride, stride, p.count, ATT_TILE, p.D);
-    begin_lines<DEPTH>(keys, k, stride, left(0), ATT_CHUNK, p.D);
+    begin_lines<DEPTH>(keys, k, stride, left(0), CHUNK, p.D);
     copy_commit();
-    begin_lines<DEPTH>(values, v, stride, left(0), ATT_CHUNK, p.D);
+    begin_lines<DEPTH>(values, v, stride, left(0), CHUNK, p.D);
     copy_commit();
     finish_lines<1>();
-    for (int c = 0; c < p.length; c += ATT_CHUNK) {
+    for (int c = 0; c < p.length; c += CHUNK) {
         if (c > 0) {
-            begin_lines<DEPTH>(keys, k + static_cast<size_t>(c) * stride, stride, left(c), ATT_CHUNK, p.D);
+            begin_lines<DEPTH>(keys, k + static_cast<size_t>(c) * stride, stride, left(c), CHUNK, p.D);
             copy_commit();
             finish_lines<0>();
         }
-        score_chunk<DEPTH>(scores + c, pitch, tile, keys, p.D);
+        score_chunk<DEPTH, CHUNK>(scores + c, pitch, tile, keys, p.D);
         __syncthreads();
     }
     softmax_lines(scores, pitch, f.log_sum + static_cast<size_t>(p.head) * f.lines + at, p.count, p.length,
@@ -201,10 +213,10 @@ __device__ static void forward_part(const AttentionForward &f, const Part &p, fl
     drop(scores, f.dropout, p, p.begin, p.count, pitch, 0, p.length, 1);
     finish_lines<0>();
     float sums[ATT_SUMS] = {};
-    for (int c = 0; c < p.length; c += ATT_CHUNK) {
+    for (int c = 0; c < p.length; c += CHUNK) {
         if (c > 0) {
             __syncthreads();
-            begin_lines<DEPTH>(values, v + static_cast<size_t>(c) * stride, stride, left(c), ATT_CHUNK, p.D);
+            begin_lines<DEPTH>(values, v + static_cast<size_t>(c) * stride, stride, left(c), CHUNK, p.D);
             copy_commit();
             finish_lines<0>();
         }
@@ -214,11 +226,11 @@ __device__ static void forward_part(const AttentionForward &f, const Part &p, fl
                       static_cast<size_t>(p.H), sums, p.count, p.D);
 }
 
-template <int DEPTH>
+template <int DEPTH, int CHUNK>
 __global__ void __launch_bounds__(ATT_THREADS) attention_forward_kernel(const AttentionForward f) {
     SHARED_MEMORY(float, shared);
-    for_parts(f.sequences,
-              [&](const Part &part) { forward_part<DEPTH>(f, part, shared, score_pitch(f.sequences.longest)); });
+    const Part part = part_of(f.sequences);
+    if (part.count > 0) { forward_part<DEPTH, CHUNK>(f, part, shared, score_pitch(f.sequences.longest)); }
 }
 
 typedef struct {
@@ -270,28 +282,27 @@ __device__ static BackwardLines backward_lines_of(const AttentionBackward &b, co
 }
 
 // The tile's lines as queries: dq.
-template <int DEPTH>
+template <int DEPTH, int CHUNK>
 __device__ static void backward_queries(const AttentionBackward &b, const Part &p, float *shared, int pitch) {
     const BackwardLines l = backward_lines_of(b, p);
     const int lines = line_pitch(p.D);
-    float *q = shared, *dout = q + ATT_TILE * lines, *keys = dout + ATT_TILE * lines,
-          *values = keys + ATT_CHUNK * lines;
-    float *dots = values + ATT_CHUNK * lines, *scores = dots + ATT_CHUNK, *dscores = scores + ATT_TILE * pitch;
+    float *q = shared, *dout = q + ATT_TILE * lines, *keys = dout + ATT_TILE * lines, *values = keys + CHUNK * lines;
+    float *dots = values + CHUNK * lines, *scores = dots + CHUNK, *dscores = scores + ATT_TILE * pitch;
     const size_t begin = static_cast<size_t>(p.begin);
-    const auto left = [&](int c) { return p.length - c < ATT_CHUNK ? p.length - c : ATT_CHUNK; };
+    const auto left = [&](int c) { return p.length - c < CHUNK ? p.length - c : CHUNK; };
     const auto begin_chunk = [&](float *chunk, const float *from, int c) {
-        begin_lines<DEPTH>(chunk, from + static_cast<size_t>(c) * l.stride, l.stride, left(c), ATT_CHUNK, p.D);
+        begin_lines<DEPTH>(chunk, from + static_cast<size_t>(c) * l.stride, l.stride, left(c), CHUNK, p.D);
     };
     begin_lines<DEPTH>(q, l.q + begin * l.stride, l.stride, p.count, ATT_TILE, p.D);
     begin_lines<DEPTH>(dout, l.dout + begin * l.H, l.H, p.count, ATT_TILE, p.D);
-    for (int c = 0; c < p.length; c += ATT_CHUNK) {
+    for (int c = 0; c < p.length; c += CHUNK) {
         begin_chunk(keys, l.k, c);
         begin_chunk(values, l.v, c);
         copy_commit();
         if (c == 0) { dot_lines(dots, l.dout + begin * l.H, l.out + begin * l.H, p.count, p.H, p.D); }
         finish_lines<0>();
-        score_chunk<DEPTH>(scores + c, pitch, q, keys, p.D);
-        score_chunk<DEPTH>(dscores + c, pitch, dout, values, p.D);
+        score_chunk<DEPTH, CHUNK>(scores + c, pitch, q, keys, p.D);
+        score_chunk<DEPTH, CHUNK>(dscores + c, pitch, dout, values, p.D);
         __syncthreads();
     }
     drop(dscores, b.dropout, p, p.begin, p.count, pitch, 0, p.length, 1);
@@ -304,8 +315,8 @@ __device__ static void backward_queries(const AttentionBackward &b, const Part &
     }
     __syncthreads();
     float sums[ATT_SUMS] = {};
-    for (int c = 0; c < p.length; c += ATT_CHUNK) {
-        if (p.length > ATT_CHUNK) {
+    for (int c = 0; c < p.length; c += CHUNK) {
+        if (p.length > CHUNK) {
             begin_chunk(keys, l.k, c);
             copy_commit();
             finish_lines<0>();
@@ -317,27 +328,27 @@ __device__ static void backward_queries(const AttentionBackward &b, const Part &
 }
 
 // The tile's lines as keys: dk and dv.
-template <int DEPTH>
+template <int DEPTH, int CHUNK>
 __device__ static void backward_keys(const AttentionBackward &b, const Part &p, float *shared) {
-    constexpr int PITCH = score_pitch(ATT_CHUNK);
+    constexpr int PITCH = score_pitch(CHUNK);
     const BackwardLines l = backward_lines_of(b, p);
     const int lines = line_pitch(p.D);
-    float *k = shared, *v = k + ATT_TILE * lines, *q = v + ATT_TILE * lines, *dout = q + ATT_CHUNK * lines;
-    float *dots = dout + ATT_CHUNK * lines, *scores = dots + ATT_CHUNK, *dscores = scores + ATT_TILE * PITCH;
+    float *k = shared, *v = k + ATT_TILE * lines, *q = v + ATT_TILE * lines, *dout = q + CHUNK * lines;
+    float *dots = dout + CHUNK * lines, *scores = dots + CHUNK, *dscores = scores + ATT_TILE * PITCH;
     float dk[ATT_SUMS] = {}, dv[ATT_SUMS] = {};
     const size_t begin = static_cast<size_t>(p.begin);
     begin_lines<DEPTH>(k, l.k + begin * l.stride, l.stride, p.count, ATT_TILE, p.D);
     begin_lines<DEPTH>(v, l.v + begin * l.stride, l.stride, p.count, ATT_TILE, p.D);
-    for (int c = 0; c < p.length; c += ATT_CHUNK) {
-        const int count = p.length - c < ATT_CHUNK ? p.length - c : ATT_CHUNK, padded = (count + 3) / 4 * 4;
+    for (int c = 0; c < p.length; c += CHUNK) {
+        const int count = p.length - c < CHUNK ? p.length - c : CHUNK, padded = (count + 3) / 4 * 4;
         const size_t at = static_cast<size_t>(c);
-        begin_lines<DEPTH>(q, l.q + at * l.stride, l.stride, count, ATT_CHUNK, p.D);
-        begin_lines<DEPTH>(dout, l.dout + at * l.H, l.H, count, ATT_CHUNK, p.D);
+        begin_lines<DEPTH>(q, l.q + at * l.stride, l.stride, count, CHUNK, p.D);
+        begin_lines<DEPTH>(dout, l.dout + at * l.H, l.H, count, CHUNK, p.D);
         copy_commit();
         dot_lines(dots, l.dout + at * l.H, l.out + at * l.H, count, p.H, p.D);
         finish_lines<0>();
-        score_chunk<DEPTH>(scores, PITCH, k, q, p.D);
-        score_chunk<DEPTH>(dscores, PITCH, v, dout, p.D);
+        score_chunk<DEPTH, CHUNK>(scores, PITCH, k, q, p.D);
+        score_chunk<DEPTH, CHUNK>(dscores, PITCH, v, dout, p.D);
         __syncthreads();
         drop(dscores, b.dropout, p, c, count, 1, p.begin, p.count, PITCH);
         __syncthreads();
@@ -358,53 +369,63 @@ __device__ static void backward_keys(const AttentionBackward &b, const Part &p, 
     store_sums<DEPTH>(l.dv + begin * l.stride, l.stride, dv, p.count, p.D);
 }
 
-template <int DEPTH>
+template <int DEPTH, int CHUNK>
 __global__ void __launch_bounds__(ATT_THREADS) attention_backward_kernel(const AttentionBackward b) {
     SHARED_MEMORY(float, shared);
+    const Part part = part_of(b.sequences);
+    if (part.count == 0) { return; }
     if (blockIdx.z == 0) {
-        for_parts(b.sequences, [&](const Part &part) {
-            backward_queries<DEPTH>(b, part, shared, score_pitch(b.sequences.longest));
-        });
+        backward_queries<DEPTH, CHUNK>(b, part, shared, score_pitch(b.sequences.longest));
     } else {
-        for_parts(b.sequences, [&](const Part &part) { backward_keys<DEPTH>(b, part, shared); });
+        backward_keys<DEPTH, CHUNK>(b, part, shared);
     }
 }
 
 static dim3 attention_grid(const Sequences &s, unsigned halves) {
-    CHECK(s.D <= ATT_DEPTH);
-    return dim3(blocks_for(static_cast<size_t>(s.T.most), ATT_TILE), static_cast<unsigned>(s.A), halves);
+    if (s.D > ATT_DEPTH) {
+        die(EX_UNAVAILABLE, "heads of more than %d are not computed on GPUs: use the CPU", ATT_DEPTH);
+    }
+    const unsigned tiles = static_cast<unsigned>(s.T.most / ATT_TILE + s.B.most);
+    return dim3(tiles, static_cast<unsigned>(s.A), halves);
 }
 
-// Bytes of shared memory of `lines` lines of a head, tiles of scores with `length` lines, and the chunk's dots.
-static size_t shared_bytes(const Sequences &s, int lines, int tiles, int length) {
-    return sizeof(float) *
-           static_cast<size_t>(lines * line_pitch(s.D) + tiles * ATT_TILE * score_pitch(length) + ATT_CHUNK);
+// Bytes of shared memory of `tiles` tiles of lines, two chunks, `scores` tiles of scores and the chunk's dots.
+static size_t shared_bytes(const Sequences &s, int tiles, int chunk, int scores, int longest) {
+    const int lines = (tiles * ATT_TILE + 2 * chunk) * line_pitch(s.D);
+    return sizeof(float) * static_cast<size_t>(lines + scores * ATT_TILE * score_pitch(longest) + chunk);
 }
 
 // The size of heads that kernels are compiled for, the most common one; copies of 16 bytes need lines of 16 bytes.
 enum { USUAL_DEPTH = 64 };
 
+// kernel<DEPTH, CHUNK>, with the larger chunk where it fits.
+template <typename Kernel, typename Arguments>
+static void launch_attention(CudaDevice *device, Kernel usual, Kernel usual_small, Kernel any, Kernel any_small,
+                             const Arguments &arguments, unsigned halves, int tiles, int scores, int longest) {
+    const Sequences &s = arguments.sequences;
+    const size_t large = shared_bytes(s, tiles, ATT_CHUNK, scores, longest);
+    const size_t small = shared_bytes(s, tiles, ATT_CHUNK_SMALL, scores, longest);
+    const bool fits = large <= device->shared_limit;
+    const Kernel kernel = s.D == USUAL_DEPTH ? fits ? usual : usual_small : fits ? any : any_small;
+    lines_flush(device);
+    cuda_launch(device, kernel, attention_grid(s, halves), ATT_THREADS, fits ? large : small, arguments);
+    cuda_settle(device);
+}
+
 void cuda_attention_forward(Device *device, float *out, float *log_sum, const float *qkv, Sequences sequences,
                             Dropout dropout) {
-    CudaDevice *cuda = cuda_device(device);
-    lines_flush(cuda);
     const AttentionForward forward = {out, log_sum, qkv, static_cast<size_t>(sequences.T.most), sequences, dropout};
-    const size_t bytes = shared_bytes(sequences, ATT_TILE + 2 * ATT_CHUNK, 1, sequences.longest);
-    cuda_launch(cuda, sequences.D == USUAL_DEPTH ? attention_forward_kernel<USUAL_DEPTH> : attention_forward_kernel<0>,
-                attention_grid(sequences, 1), ATT_THREADS, bytes, forward);
-    cuda_settle(cuda);
+    launch_attention(cuda_device(device), attention_forward_kernel<USUAL_DEPTH, ATT_CHUNK>,
+                     attention_forward_kernel<USUAL_DEPTH, ATT_CHUNK_SMALL>, attention_forward_kernel<0, ATT_CHUNK>,
+                     attention_forward_kernel<0, ATT_CHUNK_SMALL>, forward, 1, 1, 1, sequences.longest);
 }
 
 void cuda_attention_backward(Device *device, float *dqkv, const float *dout, const float *out, const float *log_sum,
                              const float *qkv, Sequences sequences, Dropout dropout) {
-    CudaDevice *cuda = cuda_device(device);
-    lines_flush(cuda);
     const AttentionBackward backward = {dqkv,      dout,   out, log_sum, qkv, static_cast<size_t>(sequences.T.most),
                                         sequences, dropout};
-    const int longest = sequences.longest > ATT_CHUNK ? sequences.longest : ATT_CHUNK;
-    const size_t bytes = shared_bytes(sequences, 2 * ATT_TILE + 2 * ATT_CHUNK, 2, longest);
-    cuda_launch(cuda,
-                sequences.D == USUAL_DEPTH ? attention_backward_kernel<USUAL_DEPTH> : attention_backward_kernel<0>,
-                attention_grid(sequences, 2), ATT_THREADS, bytes, backward);
-    cuda_settle(cuda);
+    launch_attention(cuda_device(device), attention_backward_kernel<USUAL_DEPTH, ATT_CHUNK>,
+                     attention_backward_kernel<USUAL_DEPTH, ATT_CHUNK_SMALL>, attention_backward_kernel<0, ATT_CHUNK>,
+                     attention_backward_kernel<0, ATT_CHUNK_SMALL>, backward, 2, 2, 2,
+                     sequences.longest > ATT_CHUNK ? sequences.longest : ATT_CHUNK);
 }

@@ -17,8 +17,8 @@ typedef struct {
 
 __device__ static Head head_of(const Sequences &s) {
     Head h;
-    h.a = blockIdx.x;
-    h.b = blockIdx.y;
+    h.a = blockIdx.y;
+    h.b = blockIdx.x;
     h.A = static_cast<size_t>(s.A);
     h.D = static_cast<size_t>(s.D);
     h.H = h.A * h.D;
@@ -32,6 +32,7 @@ __device__ static Head head_of(const Sequences &s) {
 __device__ static void through_head(float *out, float *copy, const float *in, const float *weight, const Head &h) {
     for (size_t i = threadIdx.x; i < h.H; i += CLS_THREADS) {
         float sum = 0.0f;
+#pragma unroll 16
         for (size_t d = 0; d < h.D; d++) { sum += in[d] * weight[(h.a * h.D + d) * h.H + i]; }
         out[i] = copy[i] = sum;
     }
@@ -39,6 +40,7 @@ __device__ static void through_head(float *out, float *copy, const float *in, co
 
 __device__ static float lane_dot(const float *x, const float *y, size_t count) {
     float sum = 0.0f;
+#pragma unroll 8
     for (size_t i = threadIdx.x % WARP; i < count; i += WARP) { sum += x[i] * y[i]; }
     return warp_sum(sum);
 }
@@ -56,6 +58,7 @@ __device__ static void back_through_head(float *out, const float *in, const floa
 __device__ static void mix_lines(float *sums, float *copy, const float *factors, const float *x, const Head &h) {
     for (size_t i = threadIdx.x; i < h.H; i += CLS_THREADS) {
         float sum = 0.0f;
+#pragma unroll 8
         for (size_t j = 0; j < h.length; j++) { sum += factors[j] * x[(h.first + j) * h.H + i]; }
         sums[i] = copy[i] = sum;
     }
@@ -109,7 +112,7 @@ typedef struct {
 
 __global__ void __launch_bounds__(CLS_THREADS) cls_attention_forward_kernel(const ClsForward f) {
     SHARED_MEMORY(float, shared);
-    if (static_cast<int>(blockIdx.y) >= extent_now(f.sequences.B)) { return; }
+    if (static_cast<int>(blockIdx.x) >= extent_now(f.sequences.B)) { return; }
     const Head h = head_of(f.sequences);
     const size_t at = h.b * h.A + h.a;
     float *attended = shared, *mixed = attended + h.H, *kept = mixed + h.H, *p = kept + 1;
@@ -165,7 +168,7 @@ __device__ static void softmax_line_backward(float *dscores, const float *p, con
 
 __global__ void __launch_bounds__(CLS_THREADS) cls_attention_backward_kernel(const ClsBackward b) {
     SHARED_MEMORY(float, shared);
-    if (static_cast<int>(blockIdx.y) >= extent_now(b.sequences.B)) { return; }
+    if (static_cast<int>(blockIdx.x) >= extent_now(b.sequences.B)) { return; }
     const Head h = head_of(b.sequences);
     const size_t at = h.b * h.A + h.a;
     const float scale = 1.0f / sqrtf(static_cast<float>(h.D)), log_sum = b.saved.log_sum[at];
@@ -214,7 +217,7 @@ __global__ void __launch_bounds__(CLS_LINES *WARP) cls_attention_lines_kernel(co
     }
 }
 
-static dim3 heads_grid(const Sequences &s) { return dim3(static_cast<unsigned>(s.A), static_cast<unsigned>(s.B.most)); }
+static dim3 heads_grid(const Sequences &s) { return dim3(static_cast<unsigned>(s.B.most), static_cast<unsigned>(s.A)); }
 
 void cuda_cls_attention_forward(Device *device, float *context, ClsAttention saved, const float *q, const float *x,
                                 ClsProjections projections, Sequences sequences, Dropout dropout) {

@@ -66,7 +66,8 @@ void cuda_launch(CudaDevice *device, void (*kernel)(Parameters...), dim3 grid, u
             device->index, device->info.name, device->shared_limit, shared);
     }
     if (shared > PLAIN_LIMIT) {
-        CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
+        CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        static_cast<int>(device->shared_limit)));
     }
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;

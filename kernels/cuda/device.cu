@@ -140,7 +140,7 @@ Recording *cuda_device_record(Device *device, void (*body)(void *context), void 
     cuda_device_run(device, body, context);
     CHECK_CUDA(cudaStreamEndCapture(cuda->stream, &graph));
     CHECK_CUDA(cudaGraphGetNodes(graph, NULL, &nodes));
-    CHECK_CUDA(cudaGraphInstantiate(&recording->graph, graph, 0));
+    CHECK_CUDA(cudaGraphInstantiate(&recording->graph, graph, cudaGraphInstantiateFlagUseNodePriority));
     CHECK_CUDA(cudaGraphDestroy(graph));
     recording->nodes = static_cast<int>(nodes);
     return recording;

@@ -1,4 +1,4 @@
-// Adding lines and buffers, sums over a buffer, AdamW.
+// Adding lines and buffers, AdamW.
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/update.cuh"
 #include "kernels/cuda/warp.cuh"
@@ -35,39 +35,9 @@ void cuda_add(Device *device, float *out, const float *in, size_t count) {
     cuda_launch(cuda, add_kernel, dim3(blocks_for(count, ELEMENT_THREADS)), ELEMENT_THREADS, 0, out, in, count);
 }
 
-__global__ void __launch_bounds__(ELEMENT_THREADS) square_kernel(double *sums, const float *in, size_t count) {
-    __shared__ double parts[ELEMENT_THREADS];
-    const size_t begin = static_cast<size_t>(blockIdx.x) * SQUARE_BLOCK;
-    const size_t end = begin + SQUARE_BLOCK < count ? begin + SQUARE_BLOCK : count;
-    double sum = 0.0;
-    for (size_t i = begin + threadIdx.x; i < end; i += ELEMENT_THREADS) {
-        sum += static_cast<double>(in[i]) * static_cast<double>(in[i]);
-    }
-    parts[threadIdx.x] = sum;
-    __syncthreads();
-    for (unsigned half = ELEMENT_THREADS / 2; half; half /= 2) {
-        if (threadIdx.x < half) { parts[threadIdx.x] += parts[threadIdx.x + half]; }
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) { sums[blockIdx.x] = parts[0]; }
-}
-
-void cuda_step_squares(Device *device, double *sums, const float *in, size_t count) {
-    CudaDevice *cuda = cuda_device(device);
-    cuda_flush(cuda);
-    cuda_launch(cuda, square_kernel, dim3(blocks_for(count, SQUARE_BLOCK)), ELEMENT_THREADS, 0, sums, in, count);
-}
-
-void cuda_square_sums(Device *device, double *sums, const float *in, size_t count) {
-    const size_t bytes = square_blocks(count) * sizeof *sums;
-    double *work = static_cast<double *>(cuda_work(cuda_device(device), WORK_SQUARES, bytes));
-    cuda_step_squares(device, work, in, count);
-    cuda_device_download(device, sums, work, bytes);
-}
-
 __global__ void __launch_bounds__(ELEMENT_THREADS) adamw_kernel(Weights w, AdamW adamw, size_t count) {
     const size_t i = static_cast<size_t>(blockIdx.x) * ELEMENT_THREADS + threadIdx.x;
-    if (i < count) { update_one(w, i, adamw); }
+    if (i < count) { update_some<1>(w, i, 0, count, adamw); }
 }
 
 void cuda_adamw_update(Device *device, float *weight, float *first_moment, float *second_moment, const float *gradient,

@@ -43,8 +43,10 @@ __device__ static int list_tokens(uint16_t *list, int *counts, const int32_t *ke
 __global__ void __launch_bounds__(EMB_THREADS) embedding_backward_kernel(const EmbeddingBackward e) {
     __shared__ uint16_t list[EMB_CHUNK];
     __shared__ int counts[EMB_WARPS];
-    const int row = static_cast<int>(blockIdx.x), chunk = static_cast<int>(blockIdx.y), T = extent_now(e.T);
+    // The type's row, which has most to add up, comes first.
+    const int row = e.V + e.P - static_cast<int>(blockIdx.x), chunk = static_cast<int>(blockIdx.y), T = extent_now(e.T);
     const int begin = chunk * EMB_CHUNK, end = begin + EMB_CHUNK < T ? begin + EMB_CHUNK : T;
+    if (e.parts && begin >= T) { return; }
     const bool word = row < e.V, position = !word && row < e.V + e.P;
     const int32_t *keys = word ? e.ids : position ? e.positions : NULL;
     const bool skipped = word && row == e.padding;

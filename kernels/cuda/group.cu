@@ -3,8 +3,12 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/product.cuh"
 
-typedef Tile<2, 2, 2, 4> GroupTile;  // 64 x 64
-enum { SUM_COLUMNS = 32, SUM_LINES = GroupTile::THREADS / SUM_COLUMNS };
+typedef Tile<2, 4, 2, 2> GroupTile;  // 64 x 64
+enum {
+    GROUP_STAGES = 3,  // fit into the shared memory of every GPU
+    SUM_COLUMNS = 32,
+    SUM_LINES = GroupTile::THREADS / SUM_COLUMNS
+};
 
 __host__ __device__ static inline int ceiling(int count, int each) { return (count + each - 1) / each; }
 
@@ -12,35 +16,59 @@ __host__ __device__ static inline int tiles_of(const GroupProduct &p) {
     return ceiling(p.N, GroupTile::M) * ceiling(p.K, GroupTile::N);
 }
 
+__device__ static void add_up(float *out, float sum, bool accumulate) {
+    if (out) { *out = accumulate ? *out + sum : sum; }
+}
+
 template <Precision P>
 __device__ static void product_block(float *shared, const GroupProduct &p, int tile) {
-    typedef TileProduct<GroupTile, P, false, false, false> Product;
+    typedef TileProduct<GroupTile, P, false, false, false, GROUP_STAGES> Product;
     const int across = ceiling(p.K, GroupTile::N);
     const Place place = {tile / across * GroupTile::M, tile % across * GroupTile::N, p.N, p.K, extent_now(p.M)};
     const Operand a = operand(p.a, p.a_line), b = operand(p.b, p.b_line);
     Sums<GroupTile> sums = {};
-    Product::begin_first(shared, a, b, place);
-    Product::finish(&sums, shared, a, b, place);
-    for_sums<GroupTile>(sums, place, [&](int line, int column, float sum) {
-        float *out = p.out + static_cast<size_t>(line) * p.out_line + static_cast<size_t>(column);
-        *out = p.accumulate ? *out + sum : sum;
+    Product(shared, a, b, place).finish(&sums);
+    for_fragments<GroupTile>(sums, place, [&](const int lines[2], const int columns[2], const float values[4]) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const size_t line = static_cast<size_t>(lines[i / 2]), column = static_cast<size_t>(columns[i % 2]);
+            if (lines[i / 2] >= place.M || columns[i % 2] >= place.N) { continue; }
+            add_up(p.out + line * p.out_line + column, values[i], p.accumulate);
+        }
     });
 }
 
-__device__ static void add_up(float *out, float sum, bool accumulate) {
-    if (out) { *out = accumulate ? *out + sum : sum; }
+// add(sum of a, sum of a * b) over the thread's lines of one column, in their order; several lines are read at the same
+// time.
+template <bool PRODUCT>
+__device__ __forceinline__ void sum_lines(const GroupSum &s, int column, int first, int M, float *sum, float *product) {
+    enum { AHEAD = 8 };
+    const int b_line = s.N / s.share;
+    const float *a = s.a + column, *b = PRODUCT ? s.b + column / s.share : NULL;
+    for (int line = first; line < M; line += AHEAD * SUM_LINES) {
+        float x[AHEAD], y[AHEAD];
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            const int i = line + k * SUM_LINES;
+            x[k] = i < M ? a[static_cast<size_t>(i) * static_cast<size_t>(s.N)] : 0.0f;
+            if (PRODUCT) { y[k] = i < M ? b[static_cast<size_t>(i) * static_cast<size_t>(b_line)] : 0.0f; }
+        }
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            *sum += x[k];
+            if (PRODUCT) { *product += x[k] * y[k]; }
+        }
+    }
 }
 
 __device__ static void sum_block(float *shared, const GroupSum &s, int block) {
     const int column = static_cast<int>(threadIdx.x) % SUM_COLUMNS, first = static_cast<int>(threadIdx.x) / SUM_COLUMNS;
     const int j = block * SUM_COLUMNS + column, M = s.a ? extent_now(s.M) : 0;
-    const size_t N = static_cast<size_t>(s.N), share = static_cast<size_t>(s.share), at = static_cast<size_t>(j);
     float sum = 0.0f, product = 0.0f;
-    for (int line = first; j < s.N && line < M; line += SUM_LINES) {
-        const size_t i = static_cast<size_t>(line);
-        const float a = s.a[i * N + at];
-        sum += a;
-        if (s.product) { product += a * s.b[i * (N / share) + at / share]; }
+    if (j < s.N && s.product) {
+        sum_lines<true>(s, j, first, M, &sum, &product);
+    } else if (j < s.N) {
+        sum_lines<false>(s, j, first, M, &sum, &product);
     }
     shared[2 * threadIdx.x] = sum;
     shared[2 * threadIdx.x + 1] = product;
@@ -50,8 +78,8 @@ __device__ static void sum_block(float *shared, const GroupSum &s, int block) {
         sum += shared[2 * (part * SUM_COLUMNS + column)];
         product += shared[2 * (part * SUM_COLUMNS + column) + 1];
     }
-    add_up(s.sum ? s.sum + at : NULL, sum, s.accumulate);
-    add_up(s.product ? s.product + at : NULL, product, s.accumulate);
+    add_up(s.sum ? s.sum + j : NULL, sum, s.accumulate);
+    add_up(s.product ? s.product + j : NULL, product, s.accumulate);
 }
 
 template <Precision P>
@@ -87,15 +115,15 @@ void group_flush(CudaDevice *device) {
     switch (device->precision) {
         case PRECISION_FP32:
             cuda_launch(device, group_kernel<PRECISION_FP32>, grid, GroupTile::THREADS,
-                        TileProduct<GroupTile, PRECISION_FP32, false, false, false>::SHARED, *group);
+                        TileProduct<GroupTile, PRECISION_FP32, false, false, false, GROUP_STAGES>::SHARED, *group);
             break;
         case PRECISION_TF32:
             cuda_launch(device, group_kernel<PRECISION_TF32>, grid, GroupTile::THREADS,
-                        TileProduct<GroupTile, PRECISION_TF32, false, false, false>::SHARED, *group);
+                        TileProduct<GroupTile, PRECISION_TF32, false, false, false, GROUP_STAGES>::SHARED, *group);
             break;
         case PRECISION_BF16:
             cuda_launch(device, group_kernel<PRECISION_BF16>, grid, GroupTile::THREADS,
-                        TileProduct<GroupTile, PRECISION_BF16, false, false, false>::SHARED, *group);
+                        TileProduct<GroupTile, PRECISION_BF16, false, false, false, GROUP_STAGES>::SHARED, *group);
             break;
     }
     group->products = group->sums = 0;

@@ -7,16 +7,37 @@
 #include "kernels/cuda/linear.cuh"
 #include "kernels/cuda/lines_run.cuh"
 
-__device__ __forceinline__ void finish_one(const Finish &finish, size_t at, int column, float sum) {
-    float x = sum;
-    if (finish.bias) { x += finish.bias[column]; }
-    if (finish.add) { x += finish.add[at]; }
-    if (finish.gelu) {
-        const float below = 0.5f * erfcf(-x * 0.70710678118654752f);
-        if (finish.derivative) { finish.derivative[at] = below + x * 0.39894228040143268f * expf(-0.5f * x * x); }
-        x *= below;
+// The GELU and its derivative, in one copy of their code.
+__device__ __attribute__((noinline)) static float2 gelu_of(float x) {
+    const float below = 0.5f * erfcf(-x * 0.70710678118654752f);
+    return make_float2(x * below, below + x * 0.39894228040143268f * expf(-0.5f * x * x));
+}
+
+// The outputs of one fragment: what they need of memory is read before any is written.
+__device__ __forceinline__ void finish_fragment(const Linear &linear, const Place &place, const int lines[2],
+                                                const int columns[2], const float sums[4]) {
+    const Finish &finish = linear.finish;
+    float x[4], factor[4];
+    size_t at[4];
+    bool there[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        there[i] = lines[i / 2] < place.M && columns[i % 2] < place.N;
+        at[i] = static_cast<size_t>(lines[i / 2]) * static_cast<size_t>(place.N) + static_cast<size_t>(columns[i % 2]);
+        x[i] = sums[i] + (finish.bias && there[i] ? finish.bias[columns[i % 2]] : 0.0f) +
+               (finish.add && there[i] ? finish.add[at[i]] : 0.0f);
+        factor[i] = finish.factor && there[i] ? finish.factor[at[i]] : 1.0f;
     }
-    finish.out[at] = finish.factor ? x * finish.factor[at] : x;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (!there[i]) { continue; }
+        if (finish.gelu) {
+            const float2 gelu = gelu_of(x[i]);
+            if (finish.derivative) { finish.derivative[at[i]] = gelu.y; }
+            x[i] = gelu.x;
+        }
+        finish.out[at[i]] = x[i] * factor[i];
+    }
 }
 
 template <typename T>
@@ -28,10 +49,8 @@ __device__ __forceinline__ Place place_of(const Linear &linear) {
 
 template <typename T>
 __device__ __forceinline__ void finish_all(const Linear &linear, const Sums<T> &sums, const Place &place) {
-    for_sums<T>(sums, place, [&](int line, int column, float sum) {
-        finish_one(linear.finish,
-                   static_cast<size_t>(line) * static_cast<size_t>(linear.N) + static_cast<size_t>(column), column,
-                   sum);
+    for_fragments<T>(sums, place, [&](const int lines[2], const int columns[2], const float values[4]) {
+        finish_fragment(linear, place, lines, columns, values);
     });
 }
 
@@ -42,8 +61,7 @@ __global__ void __launch_bounds__(T::THREADS) linear_kernel(const Linear linear)
     const Place place = place_of<T>(linear);
     if (place.line >= place.M) { return; }
     Sums<T> sums = {};
-    Product::begin_first(shared, linear.a, linear.b, place);
-    Product::finish(&sums, shared, linear.a, linear.b, place);
+    Product(shared, linear.a, linear.b, place).finish(&sums);
     finish_all<T>(linear, sums, place);
 }
 
@@ -58,9 +76,9 @@ __global__ void __launch_bounds__(T::THREADS, T::M < 128 ? 2 : 1)
     const LineTile tile = {rows, small, resident_pitch<P>(linear.K), T::M};
     const Operand a = {rows, static_cast<size_t>(tile.pitch), false};
     Sums<T> sums = {};
-    Product::begin_first(shared, a, linear.b, place);
+    Product product(shared, a, linear.b, place);
     lines_run(&program, tile, place.line, tile.pitch, blockIdx.y == 0);
-    Product::finish(&sums, shared, a, linear.b, place);
+    product.finish(&sums);
     finish_all<T>(linear, sums, place);
 }
 

@@ -104,7 +104,7 @@ __device__ inline void rows_norm(const Rows &rows, const LineStep &step, bool st
     for_elements(rows, row, [&](int k, int h, float x) {
         const float n = (x - mean[k]) * rstd[k];
         if (store) { step.out[0][rows.line(k) * static_cast<size_t>(rows.N) + static_cast<size_t>(h)] = n; }
-        rows.at(k)[h] = n * step.in[0][h] + step.in[1][h];
+        rows.at(k)[h] = n * __ldg(step.in[0] + h) + __ldg(step.in[1] + h);
     });
 }
 
@@ -119,14 +119,14 @@ __device__ inline void rows_norm_backward(const Rows &rows, const LineStep &step
         if (k < rows.count) { rstd[k] = step.in[1][rows.line(k)]; }
     }
     for_elements(rows, normalized, [&](int k, int h, float n) {
-        const float x = rows.at(k)[h] * weight[h];
+        const float x = rows.at(k)[h] * __ldg(weight + h);
         sum[k] += x;
         projection[k] += x * n;
     });
     warp_sums(sum);
     warp_sums(projection);
     for_elements(rows, normalized, [&](int k, int h, float n) {
-        rows.at(k)[h] = (rows.at(k)[h] * weight[h] - sum[k] / N - n * (projection[k] / N)) * rstd[k];
+        rows.at(k)[h] = (rows.at(k)[h] * __ldg(weight + h) - sum[k] / N - n * (projection[k] / N)) * rstd[k];
     });
 }
 
@@ -142,8 +142,9 @@ __device__ inline void rows_linear_small(const Rows &rows, const LineStep &step,
             rows, [&](int k, int h) { return rounded_if(step.rounded, rows.at(k)[h]); },
             [&](int k, int h, float x) { sums[k] += x * rounded_if(step.rounded, weight[h]); });
         warp_sums(sums);
-        for (int k = 0; k < rows.count; k++) {
-            if (lane_of() != k) { continue; }
+#pragma unroll
+        for (int k = 0; k < LINE_ROWS; k++) {
+            if (k >= rows.count || lane_of() != k) { continue; }
             const size_t at = rows.line(k) * static_cast<size_t>(step.classes) + static_cast<size_t>(c);
             rows.small(k)[c] = sums[k] + step.in[1][c];
             if (store) { step.out[0][at] = rows.small(k)[c]; }

@@ -39,25 +39,55 @@ __host__ __device__ constexpr int slice_size(int width) {
     return INNER ? width * slice_pitch<P, true>(TILE_DEPTH) : TILE_DEPTH * slice_pitch<P, false>(width);
 }
 
-// Begins to copy a slice: outputs first .. first + WIDTH - 1 of `outputs`, depths from `depth` of K; zero beyond.
-template <Precision P, bool INNER, int WIDTH>
-__device__ __forceinline__ void slice_begin(float *slice, Operand op, int first, int outputs, int depth, int K) {
-    constexpr int LINES = INNER ? WIDTH : TILE_DEPTH, LENGTH = INNER ? TILE_DEPTH : WIDTH;
-    constexpr int PITCH = slice_pitch<P, INNER>(LENGTH);
-    const int line0 = INNER ? first : depth, lines = INNER ? outputs : K;
-    const int at0 = INNER ? depth : first, length = INNER ? K : outputs;
-    for (int chunk = static_cast<int>(threadIdx.x); chunk < LINES * LENGTH / 4; chunk += static_cast<int>(blockDim.x)) {
-        const int line = chunk / (LENGTH / 4), at = chunk % (LENGTH / 4) * 4;
-        const int left = line0 + line < lines ? length - at0 - at : 0, valid = left < 0 ? 0 : left < 4 ? left : 4;
-        const float *from = valid ? op.at + static_cast<size_t>(line0 + line) * op.line + (at0 + at) : op.at;
-        float *to = slice + line * PITCH + at;
-        if (op.vector) {
-            copy_begin<16>(to, from, 4 * valid);
-        } else {
-            for (int i = 0; i < 4; i++) { copy_begin<4>(to + i, i < valid ? from + i : op.at, i < valid ? 4 : 0); }
+// Copies the slices of an operand, one after the other: outputs first .. first + WIDTH - 1 of `outputs`, zero beyond,
+// and depths below K. Each of the THREADS threads copies the same CHUNKS places of every slice.
+template <Precision P, bool INNER, int WIDTH, int THREADS>
+struct SliceCopy {
+    static constexpr int LENGTH = INNER ? TILE_DEPTH : WIDTH, CHUNKS = WIDTH * TILE_DEPTH / 4 / THREADS;
+    static constexpr int PITCH = slice_pitch<P, INNER>(LENGTH);
+    const float *from[CHUNKS];  // of the next slice
+    int valid[CHUNKS];          // elements along the output
+    int depth[CHUNKS];          // of the next slice's place
+    const float *anywhere;
+    size_t advance;  // from depth to depth
+    int K;
+    bool vector;
+
+    __device__ __forceinline__ SliceCopy(Operand op, int first, int outputs, int depths)
+        : anywhere(op.at), advance(INNER ? 1 : op.line), K(depths), vector(op.vector) {
+#pragma unroll
+        for (int i = 0; i < CHUNKS; i++) {
+            const int chunk = static_cast<int>(threadIdx.x) + i * THREADS;
+            const int line = chunk / (LENGTH / 4), at = chunk % (LENGTH / 4) * 4;
+            const int output = first + (INNER ? line : at), left = outputs - output;
+            depth[i] = INNER ? at : line;
+            valid[i] = left < 0 ? 0 : left < 4 ? left : 4;
+            from[i] = op.at + (INNER ? static_cast<size_t>(output) * op.line + static_cast<size_t>(at)
+                                     : static_cast<size_t>(line) * op.line + static_cast<size_t>(output));
         }
     }
-}
+
+    // Begins to copy the next slice.
+    __device__ __forceinline__ void begin(float *slice) {
+#pragma unroll
+        for (int i = 0; i < CHUNKS; i++) {
+            const int chunk = static_cast<int>(threadIdx.x) + i * THREADS, left = K - depth[i];
+            const int along = left < 0 ? 0 : left < 4 ? left : 4;
+            const int count = INNER ? valid[i] ? along : 0 : left > 0 ? valid[i] : 0;
+            float *to = slice + chunk / (LENGTH / 4) * PITCH + chunk % (LENGTH / 4) * 4;
+            const float *source = count ? from[i] : anywhere;
+            if (vector) {
+                copy_begin<16>(to, source, 4 * count);
+            } else {
+                for (int k = 0; k < 4; k++) {
+                    copy_begin<4>(to + k, k < count ? source + k : anywhere, k < count ? 4 : 0);
+                }
+            }
+            from[i] += TILE_DEPTH * advance;
+            depth[i] += TILE_DEPTH;
+        }
+    }
+};
 
 // Element (i, k) of a slice.
 template <bool INNER>
@@ -150,36 +180,48 @@ typedef struct {
 } Place;
 
 // RESIDENT: operand a is not copied but lies in shared memory already, (T::M, K rounded up to whole slices), INNER,
-// with a.line as its pitch.
-template <typename T, Precision P, bool A_INNER, bool B_INNER, bool RESIDENT>
+// with a.line as its pitch. STAGES slices are in shared memory.
+template <typename T, Precision P, bool A_INNER, bool B_INNER, bool RESIDENT, int STAGES = TILE_STAGES>
 struct TileProduct {
     static constexpr int A_SIZE = RESIDENT ? 0 : slice_size<P, A_INNER>(T::M), B_SIZE = slice_size<P, B_INNER>(T::N);
     static constexpr int STAGE = A_SIZE + B_SIZE;
-    static constexpr size_t SHARED = sizeof(float) * TILE_STAGES * STAGE;  // bytes
+    static constexpr size_t SHARED = sizeof(float) * STAGES * STAGE;  // bytes
 
-    // Begins to copy slice `s` of both operands; beyond the last an empty group, so that groups can be counted.
-    static __device__ __forceinline__ void begin(float *shared, Operand a, Operand b, const Place &place, int s) {
-        if (s * TILE_DEPTH < place.K) {
-            float *stage = shared + s % TILE_STAGES * STAGE;
-            if (!RESIDENT) { slice_begin<P, A_INNER, T::M>(stage, a, place.line, place.M, s * TILE_DEPTH, place.K); }
-            slice_begin<P, B_INNER, T::N>(stage + A_SIZE, b, place.column, place.N, s * TILE_DEPTH, place.K);
+    float *shared;
+    Operand a;
+    SliceCopy<P, A_INNER, T::M, T::THREADS> a_copy;
+    SliceCopy<P, B_INNER, T::N, T::THREADS> b_copy;
+    int slices, begun;
+
+    // Begins to copy the first slices.
+    __device__ __forceinline__ TileProduct(float *memory, Operand first, Operand second, const Place &place)
+        : shared(memory),
+          a(first),
+          a_copy(first, place.line, place.M, place.K),
+          b_copy(second, place.column, place.N, place.K),
+          slices((place.K + TILE_DEPTH - 1) / TILE_DEPTH),
+          begun(0) {
+        for (int s = 0; s < STAGES - 1; s++) { begin(); }
+    }
+
+    // Begins to copy the next slice of both operands; beyond the last an empty group, so that groups can be counted.
+    __device__ __forceinline__ void begin() {
+        if (begun < slices) {
+            float *stage = shared + begun % STAGES * STAGE;
+            if (!RESIDENT) { a_copy.begin(stage); }
+            b_copy.begin(stage + A_SIZE);
         }
+        begun++;
         copy_commit();
     }
 
-    static __device__ __forceinline__ void begin_first(float *shared, Operand a, Operand b, const Place &place) {
-        for (int s = 0; s < TILE_STAGES - 1; s++) { begin(shared, a, b, place, s); }
-    }
-
-    // After begin_first. Ends without a barrier.
-    static __device__ __forceinline__ void finish(Sums<T> *sums, float *shared, Operand a, Operand b,
-                                                  const Place &place) {
-        const int slices = (place.K + TILE_DEPTH - 1) / TILE_DEPTH;
+    // Ends without a barrier.
+    __device__ __forceinline__ void finish(Sums<T> *sums) {
         for (int s = 0; s < slices; s++) {
-            copy_wait<TILE_STAGES - 2>();
+            copy_wait<STAGES - 2>();
             __syncthreads();
-            begin(shared, a, b, place, s + TILE_STAGES - 1);
-            const float *stage = shared + s % TILE_STAGES * STAGE;
+            begin();
+            const float *stage = shared + s % STAGES * STAGE;
             const float *x = RESIDENT ? a.at + s * TILE_DEPTH : stage, *y = stage + A_SIZE;
             const int x_pitch =
                 RESIDENT ? static_cast<int>(a.line) : slice_pitch<P, A_INNER>(A_INNER ? TILE_DEPTH : T::M);
@@ -193,20 +235,19 @@ struct TileProduct {
     }
 };
 
-// store(line, column, sum) for each of the warp's outputs that the matrix has.
+// use(lines, columns, sums) for the four outputs of each of the warp's fragments, by lanes: sums[i] is at line
+// lines[i / 2], column columns[i % 2], which the matrix may not have.
 template <typename T, typename F>
-__device__ __forceinline__ void for_sums(const Sums<T> &sums, const Place &place, F store) {
+__device__ __forceinline__ void for_fragments(const Sums<T> &sums, const Place &place, F use) {
     const int line0 = place.line + warp_line<T>() + static_cast<int>(threadIdx.x % WARP / 4);
     const int column0 = place.column + warp_column<T>() + static_cast<int>(threadIdx.x % 4) * 2;
 #pragma unroll
     for (int l = 0; l < T::LINES; l++) {
 #pragma unroll
         for (int p = 0; p < T::PANELS; p++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int line = line0 + l * 16 + i / 2 * 8, column = column0 + p * 8 + i % 2;
-                if (line < place.M && column < place.N) { store(line, column, sums.at[l][p][i]); }
-            }
+            const int lines[2] = {line0 + l * 16, line0 + l * 16 + 8},
+                      columns[2] = {column0 + p * 8, column0 + p * 8 + 1};
+            use(lines, columns, sums.at[l][p]);
         }
     }
 }

@@ -207,7 +207,9 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t handle, enum cudaStreamCaptureSta
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags) {
     return api(__func__, [&] {
-        if (!graph || flags) { return cudaErrorInvalidValue; }
+        if (!graph || (flags & ~static_cast<unsigned long long>(cudaGraphInstantiateFlagUseNodePriority))) {
+            return cudaErrorInvalidValue;
+        }
         *exec = new CUgraphExec_st{graph->nodes, nullptr};
         return cudaSuccess;
     });
