@@ -424,7 +424,7 @@ static void check_cut(int64_t step, const char *lines) {
     scratch_write(path.text, full_log, sizeof full_log - 1);
     Metrics metrics = {0};
     Error error;
-    assert_true(metrics_open(&metrics, path.text, step, 3, &error));
+    assert_true(metrics_open(&metrics, path.text, step, step / 3, &error));
     metrics_close(&metrics);
     size_t length;
     char *text = (char *)scratch_read(path.text, &length);
