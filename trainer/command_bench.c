@@ -25,6 +25,7 @@ typedef struct {
     int64_t steps;
     bool json;
     double *seconds;  // (steps)
+    double tokens;    // of all of them
 } Bench;
 
 static const struct option long_options[] = {{"steps", required_argument, NULL, 's'},
@@ -41,7 +42,9 @@ static bool take_steps(Trainer *trainer, Bench *bench, Error *error) {
         }
         StepResult result;
         if (!trainer_step(trainer, &result, error)) { return false; }
-        if (i >= 0) { bench->seconds[i] = result.seconds; }
+        if (i < 0) { continue; }
+        bench->seconds[i] = result.seconds;
+        bench->tokens += (double)result.tokens;
     }
     return true;
 }
@@ -53,6 +56,7 @@ static int by_size(const void *a, const void *b) {
 
 typedef struct {
     double mean, median, best;  // milliseconds
+    double tokens;              // of an average step, of all ranks
 } Times;
 
 static void print_text(const Trainer *trainer, const char *precision, const Times *times) {
@@ -66,10 +70,11 @@ static void print_text(const Trainer *trainer, const char *precision, const Time
 }
 
 static void print_json(const Trainer *trainer, const char *precision, const Times *times) {
-    json_t *json = json_pack("{ss,ss,ss,si,si,sf,sf,sf}", "device", device_name(trainer->device), "device_model",
-                             device_model(trainer->device), "precision", precision, "threads",
-                             device_threads(trainer->device), "world_size", trainer->comm.size, "mean_milliseconds",
-                             times->mean, "median_milliseconds", times->median, "best_milliseconds", times->best);
+    json_t *json =
+        json_pack("{ss,ss,ss,si,si,sf,sf,sf,sf}", "device", device_name(trainer->device), "device_model",
+                  device_model(trainer->device), "precision", precision, "threads", device_threads(trainer->device),
+                  "world_size", trainer->comm.size, "mean_milliseconds", times->mean, "median_milliseconds",
+                  times->median, "best_milliseconds", times->best, "tokens", times->tokens);
     if (trainer->recorded) { json_object_set_new(json, "launches", json_integer(recorded_nodes(trainer->recorded))); }
     if (trainer->profile) {
         json_t *profile = profile_json(trainer->profile);
@@ -90,7 +95,8 @@ static void report(const Trainer *trainer, Bench *bench) {
     for (int64_t i = 0; i < bench->steps; i++) { sum += bench->seconds[i]; }
     const double mean = 1e3 * sum / (double)bench->steps;
     const double best = 1e3 * bench->seconds[0], median = 1e3 * bench->seconds[bench->steps / 2];
-    (bench->json ? print_json : print_text)(trainer, precision, &(Times){mean, median, best});
+    (bench->json ? print_json : print_text)(trainer, precision,
+                                            &(Times){mean, median, best, bench->tokens / (double)bench->steps});
 }
 
 static int run(Bench *bench, int argc, char **argv) {

@@ -12,8 +12,17 @@ deadline=3
 set_up
 sed -i "s/^run:/run:\n  step_timeout: $deadline/" c.yaml
 
-# The shared memory of the run is gone: Open MPI's, whose names have the number of the job. The watchdog's has no name.
-no_memory() { [ -z "$(find /dev/shm -name "*.$(printf %x "$job").*" 2>/dev/null)" ]; }
+# The shared memory of the run: Open MPI's, whose names have the number of the job. The watchdog's has no name.
+memory() { find /dev/shm -name "*.$(printf %x "$job").*" 2>/dev/null; }
+no_memory() { [ -z "$(memory)" ]; }
+none_kept() {
+    local left=500
+    until no_memory; do
+        left=$((left - 1))
+        [ "$left" -gt 0 ] || fail "shared memory is left: $(memory | tr '\n' ' ')($1)"
+        sleep 0.02
+    done
+}
 
 ended() { ! kill -0 "$1" 2>/dev/null; }
 
@@ -96,7 +105,7 @@ for ((trial = 0; trial < trials; trial++)); do
         [ "$code" = 137 ] || fail "exit code $code after rank $rank of $ranks was killed in $phase ($hit)"
         within 10 "killed in $phase"
         named $rank
-        wait_for 10 no_memory
+        none_kept "killed in $phase ($hit)"
         record killed "$phase"
 
         # Stopped.
@@ -105,7 +114,7 @@ for ((trial = 0; trial < trials; trial++)); do
         [ "$code" = 81 ] || fail "exit code $code after rank $rank of $ranks was stopped in $phase ($hit)"
         within $((deadline + 5)) "stopped in $phase"
         named $rank
-        wait_for 10 no_memory
+        none_kept "stopped in $phase ($hit)"
         record stopped "$phase"
 
         # Asked to stop, through mpirun or one rank alone; what is over anyway may come to its end.
@@ -120,7 +129,7 @@ for ((trial = 0; trial < trials; trial++)); do
         find run/checkpoints -mindepth 1 -name 'step-*' | grep -q . || fail "no checkpoint after $phase"
         expect 0 "$bertune" verify run
         [ "$code" = 0 ] || [ ! -e run/final ] || fail "final/ of a run that was stopped in $phase"
-        wait_for 10 no_memory
+        none_kept "asked in $phase"
         record asked "$phase"
     done
 done
