@@ -45,14 +45,20 @@ void comm_barrier(const Comm *comm);
 // node whose masks overlap. Collective over the node.
 int comm_threads(const Comm *comm);
 
-// Memory shared by the ranks of a node.
+// Memory shared by the ranks of a node. It has no name in any file system (memfd), so that nothing stays of it however
+// its processes end; where ranks cannot reach each other's, as in containers of their own, it is an MPI window.
 typedef struct {
     void *base;
-    MPI_Win window;  // MPI_WIN_NULL where the node has one rank: plain memory
+    size_t bytes;    // 0 where the node has one rank: plain memory
+    MPI_Win window;  // or MPI_WIN_NULL
 } SharedMemory;
 
 // Collective over the node. Zeroed, at the beginning of a page; release with comm_shared_free.
 SharedMemory comm_shared_alloc(const Comm *comm, size_t bytes);
+
+// Collective over the node. Memory of a memfd of that name alone, mapped; NULL on all ranks where there is none. *fd:
+// of the node's first rank, for it to close; elsewhere -1.
+void *comm_shared_map(const Comm *comm, const char *name, size_t bytes, int *fd);
 void comm_shared_free(SharedMemory *memory);
 
 // Collective over the node. What the ranks stored before, all see after.

@@ -3,7 +3,6 @@
 #include "comm/watchdog.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -456,59 +455,6 @@ void watchdog_start(double timeout) {
     dog.started = true;
 }
 
-static Board *board_map(int fd, int ranks) {
-    void *memory = mmap(NULL, board_bytes(ranks), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    return memory == MAP_FAILED ? NULL : memory;
-}
-
-static Board *board_create(const Comm *comm, uint64_t key) {
-    dog.board_fd = memfd_create(WATCHDOG_BOARD_NAME, MFD_CLOEXEC);
-    if (dog.board_fd < 0 || ftruncate(dog.board_fd, (off_t)board_bytes(comm->local_size)) != 0) { return NULL; }
-    Board *board = board_map(dog.board_fd, comm->local_size);
-    if (board) {
-        board->key = key;
-        board->ranks = comm->local_size;
-        board->others = comm->size - comm->local_size;
-    }
-    return board;
-}
-
-// The board of a node's first rank. In another container its pid leads elsewhere or nowhere: then no key is found.
-static Board *board_open(const Comm *comm, pid_t pid, int number, uint64_t key) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%ld/fd/%d", (long)pid, number);
-    const int fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0) { return NULL; }
-    Board *board =
-        lseek(fd, 0, SEEK_END) == (off_t)board_bytes(comm->local_size) ? board_map(fd, comm->local_size) : NULL;
-    close(fd);
-    if (!board || board->key == key) { return board; }
-    munmap(board, board_bytes(comm->local_size));
-    return NULL;
-}
-
-// Collective over the node. NULL on all ranks where one cannot reach it.
-static Board *share_board(const Comm *comm) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    Board *board = NULL;
-    struct {
-        uint64_t key;
-        int32_t pid, fd;
-    } where = {((uint64_t)now.tv_sec << 32 ^ (uint64_t)now.tv_nsec) * 0x9e3779b97f4a7c15u | 1, getpid(), -1};
-    if (comm->local_rank == 0) {
-        board = board_create(comm, where.key);
-        where.fd = dog.board_fd;
-    }
-    CHECK_MPI(MPI_Bcast(&where, sizeof where, MPI_BYTE, 0, comm->local));
-    if (comm->local_rank != 0) { board = board_open(comm, where.pid, where.fd, where.key); }
-    int all = board != NULL;
-    CHECK_MPI(MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_MIN, comm->local));
-    if (all) { return board; }
-    if (board) { munmap(board, board_bytes(comm->local_size)); }
-    return NULL;
-}
-
 // Has the view observe the process of the next rank, if it is one that this one can see.
 static void observe_next(View *view) {
     const int next = (view->index + 1) % view->board->ranks;
@@ -522,12 +468,13 @@ static void observe_next(View *view) {
 }
 
 void watchdog_join(const Comm *comm) {
-    Board *board = share_board(comm);
-    int index = comm->local_rank;
-    if (!board) {
-        board = &alone.board;
-        board->others = comm->size - 1;
-        index = 0;
+    Board *board = comm_shared_map(comm, WATCHDOG_BOARD_NAME, board_bytes(comm->local_size), &dog.board_fd);
+    const bool alone_here = !board;  // others cannot be reached
+    const int index = alone_here ? 0 : comm->local_rank;
+    if (alone_here) { board = &alone.board; }
+    if (alone_here || index == 0) {
+        board->ranks = alone_here ? 1 : comm->local_size;
+        board->others = comm->size - board->ranks;
     }
     Slot *slot = board_slot(board, index);
     sign_in(slot, comm->rank);
@@ -539,9 +486,28 @@ void watchdog_join(const Comm *comm) {
     wake_up();
 }
 
+// The first rank of a node leaves last: one that stops on its way out would hold up the launcher, with nobody there to
+// notice.
+static void see_off(const View *view) {
+    const double once = 0.002;
+    double waited = 0.0, stopped = 0.0;
+    for (; waited < PATIENT * timeout_seconds() && signal_others(view, 0) > 0; waited += once) {
+        Slot *held = NULL;
+        for (int i = 1; i < view->board->ranks; i++) {
+            int signal;
+            Slot *slot = board_slot(view->board, i);
+            if (state_of(slot, &signal) == PROCESS_STOPPED) { held = slot; }
+        }
+        stopped = held ? stopped + once : 0.0;
+        if (held && stopped >= timeout_seconds()) { blame_stopped(view, held, stopped); }
+        pause_for(once);
+    }
+}
+
 void watchdog_stop(void) {
     if (!dog.started) { return; }
     atomic_store(&own->life, LIFE_LEFT);
+    if (atomic_load(&dog.view)->index == 0) { see_off(atomic_load(&dog.view)); }
     atomic_store(&dog.end, true);
     wake_up();
     pthread_join(dog.thread, NULL);

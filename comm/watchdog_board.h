@@ -28,7 +28,6 @@ typedef struct {
 } Verdict;
 
 typedef struct {
-    uint64_t key;    // of this run
     int32_t ranks;   // slots
     int32_t others;  // ranks on other nodes
     Verdict verdict;

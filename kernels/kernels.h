@@ -31,7 +31,8 @@ typedef struct Device Device;
 typedef enum { DEVICE_CPU, DEVICE_CUDA } DeviceKind;
 
 // How the products of linear layers are computed. Bf16: their inputs are rounded to bfloat16 (nearest even) and summed
-// in fp32; everything else, weights and attention included, stays fp32.
+// in fp32; everything else, weights and attention included, stays fp32, but that a GPU computes the gradients of
+// cls_attention's projections like those of linear layers.
 typedef enum { PRECISION_FP32, PRECISION_TF32, PRECISION_BF16 } Precision;
 
 // What devices of the kind were built for: "not built", or versions and architectures.

@@ -155,8 +155,11 @@ static bool choose_checkpoint(const Trainer *trainer, char *path, size_t size, E
     path[0] = 0;
     if (trainer->use == TRAINER_BENCH || strcmp(resume, "never") == 0) { return true; }
     if (strcmp(resume, "auto") != 0) {
+        char state[RUN_PATH];
         snprintf(path, size, "%s", resume);
-        return checkpoint_verify(path, error);
+        path_join(state, sizeof state, resume, "state.json");
+        return access(state, F_OK) == 0 ? checkpoint_verify(path, error)
+                                        : error_set(error, EX_NOINPUT, "%s: not a checkpoint: no state.json", resume);
     }
     int damaged;
     if (checkpoint_newest(path, size, trainer->run.checkpoints, &damaged)) { return true; }

@@ -109,7 +109,7 @@ for file in config.yaml metrics.jsonl logs/rank-0000.log final/config.json final
     final/model.safetensors checkpoints/step-00000032/optimizer.safetensors checkpoints/best/model.safetensors; do
     [ -s "run/$file" ] || fail "no $file"
 done
-equal "$(find run/final -type f | wc -l)" 4 "files of final/"
+equal "$(find run/final -type f | wc -l)" 5 "files of final/"
 same run/final/vocab.txt vocab.txt
 contains run/final/config.json '"0": "消极"'
 contains run/final/config.json '"1": "积极"'

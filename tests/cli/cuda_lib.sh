@@ -29,6 +29,7 @@ run:
   device: cuda
   dir: run
   save_steps: 1000
+  step_timeout: 900
 YAML
 }
 

@@ -3,8 +3,8 @@
 # ends with the bytes of a run that was left alone; after each kill everything that has its name is whole.
 # Before that: a run goes on from its checkpoint of every single step, and ends with the same bytes.
 # Usage: kills.sh BERTUNE [KILLS [MODE [RANKS [SEED]]]], by default 12 kills, elastic, "1 2 4", 1. With another mode than
-# elastic every run keeps its number of ranks. Then (with KILLS at least 100: for every one) the program is stopped at the
-# system calls of a whole run, and they fail, one at a time, where FAULTS names the library of tests/faults.
+# elastic every run keeps its number of ranks. Then, where FAULTS names the library of tests/faults, the program is
+# stopped at the system calls of a whole run, and these fail, one at a time: at all of them where KILLS is 100 or more.
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
 export OMPI_MCA_ess_singleton_isolated=1
@@ -150,10 +150,10 @@ none_left
 echo "$done_kills kills ($inside inside a save, $alone of one rank), $resumed starts from a checkpoint, $finished runs" \
     "finished: all states readable, all ends equal"
 
-# Every call (or every 13th) of a run of 6 steps with 3 saves.
+# A run of 6 steps with 3 saves.
 [ -n "$faults" ] || exit 0
 short=(train.max_steps=6 run.save_steps=2 run.save_total_limit=1)
-every=$((kills < 100 ? 13 : 1))
+every=$((kills < 12 ? 47 : kills < 100 ? 19 : 1))
 train 0 0 run.dir=short "${short[@]}"
 export ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0"
 # with KIND ERROR AT: runs below the library, the code in $code.

@@ -88,9 +88,6 @@ delay() {
     esac
 }
 
-# soon PHASE: where the phase ends with the process, which nobody can miss any more.
-soon() { case $1 in end) echo 0 ;; *) delay "$1" ;; esac; }
-
 phases=(init start read load step reduce evaluate save final end)
 [ "$trials" = 1 ] || echo "killed, stopped and asked in each phase $trials times" >&2
 for ((trial = 0; trial < trials; trial++)); do
@@ -108,9 +105,10 @@ for ((trial = 0; trial < trials; trial++)); do
         none_kept "killed in $phase ($hit)"
         record killed "$phase"
 
-        # Stopped.
+        # Stopped; but not the rank that sees the others off, which nobody could miss.
         rm -rf run
-        strike $ranks "$phase" $rank 19 "$(soon "$phase")" rank "$more"
+        [ "$phase" != end ] || rank=$((1 + RANDOM % (ranks - 1)))
+        strike $ranks "$phase" $rank 19 "$(delay "$phase")" rank "$more"
         [ "$code" = 81 ] || fail "exit code $code after rank $rank of $ranks was stopped in $phase ($hit)"
         within $((deadline + 5)) "stopped in $phase"
         named $rank
