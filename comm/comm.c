@@ -81,6 +81,9 @@ static void place(Comm *comm) {
 bool comm_init(Comm *comm, Error *error) {
     memset(comm, 0, sizeof *comm);
     if (!check_environment(error)) { return false; }
+    // Open MPI's shared file pointers, which nobody here uses, wait for a semaphore named after the file: one that a
+    // killed run has left would hold up every run after it.
+    setenv("OMPI_MCA_sharedfp", "individual", 0);
     const int launched = environment_count("OMPI_COMM_WORLD_SIZE");
     int provided;  // MPI is called from the leader of a team of threads, too
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS || provided < MPI_THREAD_FUNNELED) {

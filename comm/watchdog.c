@@ -166,6 +166,21 @@ static void end_others(const View *view) {
     signal_others(view, SIGKILL);
 }
 
+// Waits until the launcher has been told of ranks that have ended, so that their exit code is the first it knows of.
+static void await_launcher(const View *view) {
+    int untold = 1;
+    for (int times = 0; untold && times < 50; times++) {
+        untold = 0;
+        for (int i = 0; i < view->board->ranks; i++) {
+            Slot *slot = board_slot(view->board, i);
+            int signal;
+            untold += state_of(slot, &signal) == PROCESS_ENDED &&
+                      process_started(atomic_load(&slot->pid)) == atomic_load(&slot->started);
+        }
+        if (untold) { pause_for(0.01); }
+    }
+}
+
 // Another has written why.
 static void obey(const View *view) {
     Verdict *verdict = &view->board->verdict;
@@ -183,8 +198,9 @@ static void condemn(const View *view, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(verdict->text, sizeof verdict->text, format, arguments);
     va_end(arguments);
-    atomic_store(&verdict->state, VERDICT_WRITTEN);
     put_verdict(verdict->text, true);
+    await_launcher(view);
+    atomic_store(&verdict->state, VERDICT_WRITTEN);
     end_others(view);
     _exit(EX_PEER_LOST);
 }

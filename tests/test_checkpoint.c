@@ -187,6 +187,82 @@ static void test_damage(void **state) {
     run_close(&run);
 }
 
+// Stands for a checkpoint where its contents do not matter.
+static void make_hollow(const ScratchPath *path) {
+    assert_int_equal(mkdir(path->text, 0777), 0);
+    scratch_write(join(path, "MANIFEST").text, "x", 1);
+}
+
+// Writes the MANIFEST that fits the files, so that what is wrong in them is not their bytes.
+static void seal(const ScratchPath *checkpoint) {
+    Manifest manifest = {0};
+    Error error;
+    const char *const order[] = {"config.json",           "vocab.txt", "tokenizer_config.json", "model.safetensors",
+                                 "optimizer.safetensors", "state.json"};
+    for (int i = 0; i < 6; i++) {
+        FileHash hash;
+        assert_true(file_hash(&hash, join(checkpoint, order[i]).text, &error));
+        manifest_add(&manifest, order[i], &hash);
+    }
+    assert_true(manifest_finish(&manifest, checkpoint->text, &error));
+}
+
+static void check_state(const ScratchPath *checkpoint, const char *key, json_t *value, const char *message) {
+    const ScratchPath path = join(checkpoint, "state.json");
+    Error error;
+    json_t *json = json_load_file(path.text, 0, NULL), *changed = json_deep_copy(json);
+    assert_non_null(json);
+    if (value) {
+        json_object_set_new(changed, key, value);
+    } else {
+        json_object_del(changed, key);
+    }
+    assert_int_equal(json_dump_file(changed, path.text, 0), 0);
+    seal(checkpoint);
+    const bool ok = checkpoint_verify(checkpoint->text, &error);
+    assert_int_equal(ok, message == NULL);
+    if (message) { assert_error(&error, EX_DATAERR, message); }
+    json_decref(changed);
+    assert_int_equal(json_dump_file(json, path.text, 0), 0);
+    json_decref(json);
+}
+
+static void test_state(void **state) {
+    (void)state;
+    Run run;
+    Error error;
+    run_open(&run, 0);
+    const ScratchPath directory = scratch_directory("state"), path = join(&directory, "step-00000005");
+    save(&run, directory.text, 5);
+    check_state(&path, "format_version", json_integer(2),
+                "state.json: format_version 2; this version of bertune reads 1");
+    check_state(&path, "format_version", NULL, "state.json: damaged: no state");
+    check_state(&path, "step", json_integer(-1), "a value is missing or of another kind");
+    check_state(&path, "step", json_string("5"), "a value is missing or of another kind");
+    check_state(&path, "step", json_integer(6), "step-00000005: damaged: state.json is of step 6");
+    check_state(&path, "seed", NULL, "a value is missing or of another kind");
+    check_state(&path, "loss_mean", NULL, NULL);  // of an earlier version
+    check_state(&path, "something_new", json_integer(1), NULL);
+    scratch_write(join(&path, "state.json").text, "[]", 2);
+    seal(&path);
+    assert_false(checkpoint_load(&run.snapshot, path.text, &error));
+    assert_error(&error, EX_DATAERR, "no state");
+    run_close(&run);
+}
+
+// What a link leads to stays.
+static void test_remove_links(void **state) {
+    (void)state;
+    const ScratchPath directory = scratch_directory("links"), target = join(&directory, "step-00000001");
+    make_hollow(&target);
+    assert_int_equal(symlink("step-00000001", join(&directory, ".tmp-best").text), 0);
+    directory_remove(join(&directory, ".tmp-best").text);
+    assert_int_equal(scratch_count(target.text), 1);
+    assert_int_equal(checkpoint_remove_leftovers(directory.text), 1);
+    assert_int_equal(scratch_count(directory.text), 1);
+    assert_int_equal(scratch_count(target.text), 1);
+}
+
 // A checkpoint of another layout: one position less is trained.
 static void test_other_layout(void **state) {
     (void)state;
@@ -247,12 +323,6 @@ static ScratchPath step_of(const ScratchPath *directory, int64_t step) {
     char name[64];
     snprintf(name, sizeof name, "step-%08lld", (long long)step);
     return join(directory, name);
-}
-
-// Stands for a checkpoint where its contents do not matter.
-static void make_hollow(const ScratchPath *path) {
-    assert_int_equal(mkdir(path->text, 0777), 0);
-    scratch_write(join(path, "MANIFEST").text, "x", 1);
 }
 
 static void check_best(const ScratchPath *directory, int64_t best) {
@@ -485,10 +555,11 @@ static void test_metrics_lines(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_save_and_load), cmocka_unit_test(test_same_bytes),  cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_other_layout),  cmocka_unit_test(test_newest),      cmocka_unit_test(test_retention),
-        cmocka_unit_test(test_leftovers),     cmocka_unit_test(test_cut_back),    cmocka_unit_test(test_final),
-        cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_metrics_cut), cmocka_unit_test(test_metrics_lines),
+        cmocka_unit_test(test_state),       cmocka_unit_test(test_remove_links),  cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_same_bytes),  cmocka_unit_test(test_damage),        cmocka_unit_test(test_other_layout),
+        cmocka_unit_test(test_newest),      cmocka_unit_test(test_retention),     cmocka_unit_test(test_leftovers),
+        cmocka_unit_test(test_cut_back),    cmocka_unit_test(test_final),         cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_metrics_cut), cmocka_unit_test(test_metrics_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

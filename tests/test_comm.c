@@ -10,6 +10,7 @@
 #include "comm/reduce.h"
 #include "tests/nodes.h"
 #include "tests/scratch.h"
+#include "trainer/replicas.h"
 #include "trainer/shards.h"
 
 static Comm real;  // one MPI_Init a process
@@ -211,6 +212,34 @@ static void test_agree(void **state) {
     }
 }
 
+// One bit of one parameter of one rank: all ranks are told which rank it is.
+static void test_replicas_alike(void **state) {
+    (void)state;
+    enum { COUNT = 5000 };
+    Error error;
+    Device *device = device_open(DEVICE_CPU, 0, 1, PRECISION_FP32, &error);
+    assert_non_null(device);
+    float *parameters = check_calloc(COUNT, sizeof *parameters);
+    for (size_t i = 0; i < COUNT; i++) { parameters[i] = number(i, 0); }
+    assert_true(replicas_alike(&real, device, parameters, COUNT, 7, &error));
+    for (int wrong = 1; wrong < real.size; wrong++) {
+        uint32_t bits;
+        float *one = &parameters[(size_t)wrong * 1237];
+        memcpy(&bits, one, sizeof bits);
+        bits ^= real.rank == wrong;
+        memcpy(one, &bits, sizeof bits);
+        assert_false(replicas_alike(&real, device, parameters, COUNT, 7, &error));
+        char expected[64];
+        snprintf(expected, sizeof expected, "at step 7 the weights of rank %d (", wrong);
+        assert_error(&error, EX_SOFTWARE, expected);
+        bits ^= real.rank == wrong;
+        memcpy(one, &bits, sizeof bits);
+    }
+    assert_true(replicas_alike(&real, device, parameters, COUNT, 8, &error));
+    free(parameters);
+    device_close(device);
+}
+
 static void test_broadcast_and_sums(void **state) {
     (void)state;
     const size_t counts[] = {0, 1, 7, 1025, 1000003};
@@ -401,11 +430,17 @@ static void test_threads(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_numbering),          cmocka_unit_test(test_reducer),
-        cmocka_unit_test(test_reducer_same_bits),  cmocka_unit_test(test_agree),
-        cmocka_unit_test(test_broadcast_and_sums), cmocka_unit_test(test_shared_memory),
-        cmocka_unit_test(test_exchange),           cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_bad_shard),          cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_numbering),
+        cmocka_unit_test(test_reducer),
+        cmocka_unit_test(test_reducer_same_bits),
+        cmocka_unit_test(test_agree),
+        cmocka_unit_test(test_broadcast_and_sums),
+        cmocka_unit_test(test_shared_memory),
+        cmocka_unit_test(test_exchange),
+        cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_bad_shard),
+        cmocka_unit_test(test_replicas_alike),
+        cmocka_unit_test(test_threads),
     };
     Error error;
     setenv("CMOCKA_TEST_ABORT", "1", 1);

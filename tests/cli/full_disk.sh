@@ -33,7 +33,8 @@ train 0 0 run.dir=whole
 for ranks in 0 2; do
     train $ranks 74 run.dir=small/run run.save_steps=2 run.save_total_limit=9
     contains "$err" "small/run/checkpoints/"
-    contains "$err" "No space left on device"
+    contains "$err" "No space left on device ("
+    contains "$err" " bytes free)"
     equal "$(grep -c '^bertune: small/run' "$err")" 1 "one message from all ranks"
     equal "$(find small/run/checkpoints -mindepth 1 -maxdepth 1 -printf '%f\n')" step-00000002
     absent small/run/final

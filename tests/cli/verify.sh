@@ -126,6 +126,28 @@ equal "$(find left -name '.*' | sort | tr '\n' ' ')" "left/.lock left/.notes.tmp
 train 0 0 run.dir=left train.max_steps=3
 lacks "$err" "removed what"
 
+# Two jobs that start at the same time: one trains, the other leaves without touching anything, or finds it finished.
+train 0 0 run.dir=one train.max_steps=20
+for round in 1 2 3; do
+    rm -rf two
+    "$bertune" train c.yaml run.dir=two train.max_steps=20 >/dev/null 2>"$scratch/first" &
+    first=$!
+    "$bertune" train c.yaml run.dir=two train.max_steps=20 >"$out" 2>"$err" &
+    codes=
+    for pid in $first $!; do
+        code=0
+        wait "$pid" || code=$?
+        codes="$codes $code"
+    done
+    case $codes in
+        " 0 0" | " 0 73" | " 73 0") ;;
+        *) fail "round $round: exit codes$codes" ;;
+    esac
+    grep -qE "another job|finished already" "$scratch/first" "$err" || fail "round $round: both train"
+    same one/final/model.safetensors two/final/model.safetensors
+    verify 0 two
+done
+
 # The divergence rule: 80, the checkpoints stay, and the run goes on from one; off by default.
 wild=(run.dir=wild train.learning_rate=1 train.max_steps=48 train.divergence_window=5 run.save_steps=4)
 for ranks in 0 2; do
