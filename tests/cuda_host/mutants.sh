@@ -9,8 +9,7 @@ scratch=${MUTANTS_DIR:-$(mktemp -d "${TMPDIR:-/tmp}/bertune-mutants-XXXXXX")}
 [ -n "${MUTANTS_DIR:-}" ] || trap 'rm -rf "$scratch"' EXIT
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 
-# name | file | which of the lines that hold the text | text | what it becomes (nothing: it goes). A mutant marked with
-# `same` makes no difference here or anywhere: it is listed so that no one looks for the test again.
+# name | file | which of the lines that hold the text | text | what it becomes (nothing: it goes); \| is a |.
 mutants() {
     cat <<'MUTANTS'
 lines: the last element of a line is left out|kernels/cuda/lines_run.cuh|2|k < rows.count && h < rows.N|k < rows.count && h < rows.N - 1
@@ -63,13 +62,13 @@ step: every weight decays|kernels/cuda/steps.cu|1|if (!u.decay)|if (false)
 step: nothing is clipped|kernels/cuda/steps.cu|1|u.max_norm > 0.0f|u.max_norm < 0.0f
 step: sequences begin where another step's do|kernels/cuda/steps.cu|1|step.first_sequence + index + i|step.first_sequence + i
 step: no barrier within a sum|kernels/cuda/steps.cu|2|__syncthreads();|
-step: dropout is the first step's|trainer/bert_state.c|1|state->step = step;|state->step = step, state->key.step = 0;
+step: dropout is the same in all steps|trainer/bert_state.h|1|state->step ? &state->step->step : NULL|NULL
 nccl: no wait for the gradient|comm/reduce_nccl.c|1|CHECK_CUDA(cudaStreamWaitEvent(by->stream, by->final, 0));|
 nccl: the gradient's event is not recorded|comm/reduce_nccl.c|1|CHECK_CUDA(cudaEventRecord(by->final, cuda_stream(reducer->device)));|
 nccl: no wait for the sums|comm/reduce_nccl.c|1|CHECK_CUDA(cudaStreamWaitEvent(cuda_stream(reducer->device), by->summed, 0));|
 nccl: the sums' event is not recorded|comm/reduce_nccl.c|1|CHECK_CUDA(cudaEventRecord(by->summed, by->stream));|
 nccl: a bucket is summed too early|comm/reduce_nccl.c|1|by->done, 0, 1).begin >= begin; by->done++|by->done, 0, 1).end >= begin; by->done++
-nccl: it is not asked how it is|comm/reduce_nccl.c|1|if (!still_well((ByNccl *)reducer, &error)) {|if (false \&\& !still_well((ByNccl *)reducer, \&error)) {
+nccl: it is not asked how it is|comm/reduce_nccl.c|1|if (!still_well((ByNccl *)reducer, &error)) {|if (false && !still_well((ByNccl *)reducer, &error)) {
 staged: rank 0 copies its gradient too early|comm/reduce_staged.c|2|reducer_publish(host);|
 recorded: windows share their results|trainer/recorded.c|1|r->slot = (r->slot + 1) % WINDOWS;|
 recorded: a window of one step more|trainer/recorded.c|1|r->results + (window->begin - r->first)|r->results + (window->begin - r->first + 1)
@@ -78,26 +77,23 @@ recorded: a window is not waited for|trainer/recorded.c|1|while (!device_done(r-
 MUTANTS
 }
 
-# mutate FILE N TEXT OTHER: the N-th line that holds the text, once.
+# mutate FILE N TEXT OTHER: in the N-th line that holds the text.
 mutate() {
-    WHICH=$2 TEXT=${3//\\|/|} OTHER=${4//\\|/|} perl -i -ne '
-        if (index($_, $ENV{TEXT}) >= 0 && ++$n == $ENV{WHICH}) {
-            (my $other = $ENV{OTHER}) =~ s/\\&/&/g;
-            substr($_, index($_, $ENV{TEXT}), length $ENV{TEXT}) = $other;
-        }
-        print' "$1"
+    WHICH=$2 TEXT=$3 OTHER=$4 perl -i -pe '
+        my $at = index($_, $ENV{TEXT});
+        substr($_, $at, length $ENV{TEXT}) = $ENV{OTHER} if $at >= 0 && ++$n == $ENV{WHICH};' "$1"
 }
 
 tests=(ops attention cls_attention dropout adamw)
 build() {
-    cmake --build "$scratch/build" --target bertune-cuda-host cuda_reduce cuda_model "${tests[@]/#/cuda_kernels_}" \
+    cmake --build "$scratch/build" --target bertune_on_host cuda_reduce cuda_model "${tests[@]/#/cuda_kernels_}" \
         >"$scratch/log" 2>&1
 }
 
 # ask ORDER TESTS: whether they fail, and which.
 ask() {
     if ! CUDA_HOST_ORDER=$1 ctest --test-dir "$scratch/build" -L cuda -R "^($2)\$" --stop-on-failure \
-        >"$scratch/log" 2>&1; then
+        -j 2 >"$scratch/log" 2>&1; then
         caught="$(sed -n 's/.*- \([a-z_0-9]*\) (.*/\1/p' "$scratch/log" | head -n 1) ($1)"
         return 0
     fi
@@ -106,14 +102,16 @@ ask() {
 
 # look FILE: the quick tests that know of the file, then the runs. Sets `caught`.
 look() {
+    local order
     caught=
-    case $1 in
-        kernels/cuda/steps.cu) ;;
-        kernels/*) ask early "cuda_kernels_.*" || ask late "cuda_kernels_.*" || ask early cuda_model ||
-            ask late cuda_model_late ;;
-        comm/*) ask early "cuda_reduce_.*" || ask late "cuda_reduce_.*" ;;
-    esac || [ -n "$caught" ] || true
-    [ -n "$caught" ] || ask early cuda_train || ask early cuda_run || true
+    for order in early late; do
+        case $1 in
+            kernels/*) ask $order "cuda_kernels_.*" && return ;;
+            comm/*) ask $order "cuda_reduce_.*" && return ;;
+        esac
+    done
+    case $1 in kernels/*) ask early "cuda_model|cuda_model_late" && return ;; esac
+    ask early "cuda_train|cuda_run" || true
 }
 
 mkdir -p "$scratch/tree"
