@@ -18,6 +18,7 @@ static void report_step(Trainer *trainer, const StepResult *result, int64_t samp
     metrics_integer(metrics, "samples", result->samples);
     metrics_real(metrics, "seconds", result->seconds);
     metrics_end(metrics);
+    if (trainer->use != TRAINER_RUN) { return; }
     char note[64];
     snprintf(note, sizeof note, "epoch %lld/%lld  loss %.4f", (long long)((step - 1) / per_epoch + 1),
              (long long)((trainer->last_step + per_epoch - 1) / per_epoch), result->loss);

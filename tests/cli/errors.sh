@@ -153,7 +153,7 @@ yaml 'train:\n  seed: 1.5\n'; bad_train 78 'bad.yaml:2: train.seed' bad.yaml
 yaml 'train:\n  shuffle: yes\n'; bad_train 78 'bad.yaml:2: train.shuffle' bad.yaml
 yaml 'train:\n  learning_rate: .nan\n'; bad_train 78 'bad.yaml:2: train.learning_rate' bad.yaml
 yaml 'train:\n  learning_rate: "1e-5"\n'; bad_train 78 'bad.yaml:2: train.learning_rate' bad.yaml
-yaml 'train:\n  seed: 1\n  seed: 1\n'; bad_train 78 'bad.yaml:2' bad.yaml
+yaml 'train:\n  seed: 1\n  seed: 1\n'; bad_train 78 'bad.yaml:3' bad.yaml
 yaml 'train:\n  seed: 1\ndata:\n  path: a\ntrain:\n  shuffle: true\n'; bad_train 78 'bad.yaml:5' bad.yaml
 yaml 'train:\n  adam_beta1: 1\n'; bad_train 78 'bad.yaml:2: train.adam_beta1' bad.yaml
 yaml 'train:\n  global_batch_size: 0\n'; bad_train 78 'bad.yaml:2: train.global_batch_size' bad.yaml
