@@ -30,6 +30,7 @@ typedef struct {
     const Sweep *sweep;
     int most;              // segments of a trial
     int *segments;         // (trials)
+    int *order;            // (trials) in which they are begun
     TrialResult *results;  // (trials, most)
     SegmentState *states;  // (trials, most)
     TrialResult winner;
