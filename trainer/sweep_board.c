@@ -1,6 +1,7 @@
 // See sweep_board.h. Results are here, claims in sweep_claim.c.
 #include "trainer/sweep_board.h"
 
+#include <dirent.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -192,6 +193,21 @@ int board_best(const Board *board) {
         }
     }
     return best;
+}
+
+void board_tidy(const Sweep *sweep) {
+    static const char *const parts[] = {"claims", "results"};
+    for (int i = 0; i < 2; i++) {
+        char directory[RUN_PATH], path[RUN_PATH];
+        path_join(directory, sizeof directory, sweep->dir, parts[i]);
+        DIR *entries = opendir(directory);
+        for (struct dirent *entry; entries && (entry = readdir(entries));) {
+            if (!strstr(entry->d_name, ".tmp-")) { continue; }
+            path_join(path, sizeof path, directory, entry->d_name);
+            unlink(path);
+        }
+        if (entries) { closedir(entries); }
+    }
 }
 
 static void put_real(json_t *json, const char *key, double value) {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "datasets/file.h"
 #include "trainer/checkpoint.h"
@@ -128,6 +129,7 @@ static bool is_result(int code) {
 static void say(const Worker *worker, const TrialResult *result) {
     const Claim *claim = &worker->claim;
     char who[32] = "winner";
+    if (isatty(STDERR_FILENO)) { fputs("\r\033[K", stderr); }  // in place of a bar
     if (claim->trial != BOARD_WINNER) { snprintf(who, sizeof who, "trial %d", claim->trial); }
     if (result->status == TRIAL_DIVERGED || result->status == TRIAL_FAILED) {
         fprintf(stderr, "bertune: %s %s: %s\n", who, trial_status_name(result->status), result->error);
