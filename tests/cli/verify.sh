@@ -125,6 +125,18 @@ verify 0 left/checkpoints/step-00000001
 equal "$(find left -name '.*' | sort | tr '\n' ' ')" "left/.lock left/.notes.tmp-3 "
 train 0 0 run.dir=left train.max_steps=3
 lacks "$err" "removed what"
+# Links of such names go themselves, and never what they lead to; nothing is written there.
+mkdir elsewhere
+echo mine >elsewhere/file
+for name in .tmp-final .trash-final .config.yaml.tmp-1 checkpoints/.tmp-step-00000001-9 checkpoints/.trash-step-00000001; do
+    ln -s "$PWD/elsewhere" left/$name
+done
+rm -r left/checkpoints/step-00000002 left/final
+for name in final checkpoints/step-00000009; do ln -s "$PWD/elsewhere" left/$name; done
+train 0 0 run.dir=left train.max_steps=4 run.save_total_limit=1
+contains "$err" "left: removed what a killed run left: 5 temporary files"
+equal "$(find left -type l | sort | tr '\n' ' ')$(find elsewhere -type f)$(cat elsewhere/file)" "elsewhere/filemine"
+verify 0 left
 
 # Two jobs that start at the same time: one trains, the other leaves without touching anything, or finds it finished.
 train 0 0 run.dir=one train.max_steps=20
