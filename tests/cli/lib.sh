@@ -95,12 +95,12 @@ gone() { [ -z "$(leftovers)" ]; }
 # Ends a script: no process of it may be left, after a moment for MPI's own.
 none_left() { wait_for 10 gone; }
 
-# flip FILE OFFSET: inverts one byte.
+# flip FILE OFFSET [MASK]: inverts one byte, or the bits of the mask.
 flip() {
     local byte
     byte=$(od -An -tu1 -j "$2" -N 1 "$1")
     # shellcheck disable=SC2059
-    printf "\\x$(printf %02x $((255 - byte)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+    printf "\\x$(printf %02x $((byte ^ ${3:-255})))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
 
 # Hashes of all files below a run directory but the logs and the lock.

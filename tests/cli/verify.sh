@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # bertune verify: whole and damaged checkpoints, runs, models and data sets. And what is said of leftovers, of a run that
 # diverges and of ranks whose weights differ.
+# Usage: verify.sh BERTUNE [DAMAGES [SEED]]: so many random damages besides, by default 12.
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
 export OMPI_MCA_ess_singleton_isolated=1
 faults=${FAULTS:-}
+damages=${2:-12}
+RANDOM=${3:-1}
 set_up
 verify() { expect "$1" "$bertune" verify "${@:2}"; }
 
@@ -84,6 +87,26 @@ for path in run/checkpoints/step-00000012 run/final; do
     cp kept $path/MANIFEST
     verify 0 $path
 done
+
+# Damaged at random: a bit flipped, cut short, bytes behind the end.
+files=(run/checkpoints/step-00000012/* run/final/* data.h5)
+flips=0 cuts=0
+for ((i = 0; i < damages; i++)); do
+    file=${files[RANDOM % ${#files[@]}]}
+    size=$(stat -c %s "$file")
+    at=$(((RANDOM << 15 | RANDOM) % size))
+    cp "$file" kept
+    case $((RANDOM % 6)) in
+        0 | 1) truncate -s $at "$file" && cuts=$((cuts + 1)) ;;
+        2) head -c $((1 + RANDOM % 99)) /dev/zero >>"$file" ;;
+        *) flip "$file" $at $((1 << RANDOM % 8)) && flips=$((flips + 1)) ;;
+    esac
+    verify 65 "${file%/*}"
+    contains "$out" "${file%/*}: damaged: " "damage $i, of $file at $at"
+    cp kept "$file"
+done
+verify 0 run data.h5
+echo "$damages random damages, all found: $flips bits flipped, $cuts files cut, $((damages - flips - cuts)) longer"
 rm run/checkpoints/step-00000012/MANIFEST
 damaged run/checkpoints/step-00000012 MANIFEST missing
 verify 65 run nowhere
