@@ -30,7 +30,7 @@ prepare() {
         # Ranks and nodes come from Slurm; the kernel places ranks and threads within the job's CPUs.
         mpirun) start=(mpirun --bind-to none) ;;
         # One lost rank ends all. Tasks see all GPUs of their node, as under mpirun, and each takes its own.
-        srun) start=(srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task="$OMP_NUM_THREADS" --cpu-bind=none) ;;
+        srun) start=(srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task="$OMP_NUM_THREADS") ;;
         *) refuse 64 "LAUNCHER is $launcher: it must be mpirun or srun" ;;
     esac
 }

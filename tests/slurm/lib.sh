@@ -29,6 +29,15 @@ leave() {
 ended() { return "$1"; }
 trap leave EXIT
 
+fail() {
+    local file
+    echo "FAILED: $*" >&2
+    for file in "$out" "$err" ${log:+"$log"}; do
+        [ ! -s "$file" ] || { echo "--- $file" && tail -n 40 "$file"; } >&2
+    done
+    exit 1
+}
+
 # start_cluster: as cluster.sh, which see for CLUSTER_GPUS and CLUSTER_CONF.
 start_cluster() {
     # shellcheck disable=SC2016
@@ -44,12 +53,12 @@ start_cluster() {
     export BERTUNE=$bertune
 }
 
-# submit ARGUMENT ...: sbatch; leaves the job's number in $job, its log in $log, and shows that should the test fail.
+# submit ARGUMENT ...: sbatch; leaves the job's number in $job, its log in $log, which is shown should the test fail.
 submit() {
     expect 0 sbatch --parsable "$@"
-    job=$(cat "$out")
-    log=bertune-$job.log out=$PWD/bertune-$job.log
+    look_at "$(cat "$out")"
 }
+look_at() { job=$1 log=bertune-$1.log; }
 
 # field NAME: of $job.
 field() { scontrol -o show job "$job" | sed -n "s/.* $1=\([^ ]*\).*/\1/p"; }
@@ -64,12 +73,5 @@ until_end() {
 
 # until_step N RUN: waits until a step N is in the metrics.
 until_step() { wait_for 60 grep "\"step\": $1," "$2/metrics.jsonl"; }
-
-# at_once: a requeued job need not wait until its credential has expired.
-at_once() {
-    wait_for 20 pending
-    scontrol update jobid="$job" starttime=now
-}
-pending() { [ "$(field JobState)" = PENDING ]; }
 
 equal_bytes() { same "$1/final/model.safetensors" "$2/final/model.safetensors"; }
