@@ -78,6 +78,15 @@ static void place(Comm *comm) {
     comm->node_parts[comm->nodes] = comm->size;
 }
 
+// Numbers ranks, nodes and parts of comm->world.
+static void find_ranks(Comm *comm) {
+    CHECK_MPI(MPI_Comm_rank(comm->world, &comm->rank));
+    CHECK_MPI(MPI_Comm_size(comm->world, &comm->size));
+    CHECK_MPI(MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &comm->local));
+    CHECK_MPI(MPI_Comm_rank(comm->local, &comm->local_rank));
+    CHECK_MPI(MPI_Comm_size(comm->local, &comm->local_size));
+}
+
 bool comm_init(Comm *comm, Error *error) {
     memset(comm, 0, sizeof *comm);
     if (!check_environment(error)) { return false; }
@@ -92,17 +101,24 @@ bool comm_init(Comm *comm, Error *error) {
     comm->world = MPI_COMM_WORLD;
     MPI_Comm_set_errhandler(comm->world, MPI_ERRORS_RETURN);
     check_set_abort_hook(abort_all);
-    CHECK_MPI(MPI_Comm_rank(comm->world, &comm->rank));
-    CHECK_MPI(MPI_Comm_size(comm->world, &comm->size));
+    find_ranks(comm);
     gethostname(comm->host, sizeof comm->host - 1);
     char label[128];
     snprintf(label, sizeof label, "rank %d (%s, pid %ld)", comm->rank, comm->host, (long)getpid());
     check_set_label(label);
-    CHECK_MPI(MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &comm->local));
-    CHECK_MPI(MPI_Comm_rank(comm->local, &comm->local_rank));
-    CHECK_MPI(MPI_Comm_size(comm->local, &comm->local_size));
     place(comm);
     return comm_agree(comm, check_launch(comm->size, launched, error), error);
+}
+
+void comm_split(const Comm *all, int size, Comm *group) {
+    memset(group, 0, sizeof *group);
+    group->threads = comm_threads(all);
+    memcpy(group->host, all->host, sizeof group->host);
+    CHECK_MPI(MPI_Comm_split(all->world, all->rank / size, all->rank, &group->world));
+    MPI_Comm_set_errhandler(group->world, MPI_ERRORS_RETURN);
+    find_ranks(group);
+    group->seat = all->local_rank - group->local_rank;
+    place(group);
 }
 
 void comm_finish(Comm *comm) {
@@ -110,6 +126,10 @@ void comm_finish(Comm *comm) {
     if (comm->leaders != MPI_COMM_NULL) { CHECK_MPI(MPI_Comm_free(&comm->leaders)); }
     CHECK_MPI(MPI_Comm_free(&comm->local));
     free(comm->node_parts);
+    if (comm->world != MPI_COMM_WORLD) {
+        CHECK_MPI(MPI_Comm_free(&comm->world));
+        return;
+    }
     check_set_abort_hook(NULL);
     watchdog_wait_begin();
     MPI_Finalize();
@@ -147,6 +167,7 @@ void comm_largest(const Comm *comm, int *values, int count) {
 void comm_barrier(const Comm *comm) { CHECK_MPI(MPI_Barrier(comm->world)); }
 
 int comm_threads(const Comm *comm) {
+    if (comm->threads) { return comm->threads; }
     cpu_set_t mine, both;
     CPU_ZERO(&mine);
     if (sched_getaffinity(0, sizeof mine, &mine) != 0) { CPU_SET(0, &mine); }

@@ -12,6 +12,8 @@ typedef struct Comm {
     int rank, size;
     int local_rank, local_size;  // among the ranks of this node
     int node, nodes;
+    int seat;         // of a group: ranks of the node before it, which have GPUs of their own
+    int threads;      // 0: comm_threads finds out
     int part;         // a numbering of the ranks in which those of a node follow each other
     int *node_parts;  // (nodes + 1) first part of each node
     char host[64];
@@ -22,7 +24,11 @@ typedef struct Comm {
 // is wrong: one process under srun with several tasks, or another size than mpirun was asked for.
 bool comm_init(Comm *comm, Error *error);
 
-// Collective. Ends MPI, unless comm_init refused to start it.
+// Collective over all. Parts the ranks into groups of size ranks that follow each other; all->size is a multiple of it.
+// End with comm_finish.
+void comm_split(const Comm *all, int size, Comm *group);
+
+// Collective. Ends MPI, unless comm_init refused to start it, or a group.
 void comm_finish(Comm *comm);
 
 // Collective. True when ok is true on every rank; else false everywhere, with the error of the lowest failing rank.

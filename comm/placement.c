@@ -241,6 +241,13 @@ static const char *unusable(int index, const DeviceInfo *info, Error *error) {
     return device_lacks(DEVICE_CUDA, index, PRECISION_FP32);
 }
 
+// The first GPUs of the list are taken first: those of groups before this one go to its end.
+static void turn(Sight *sight, int seats) {
+    Gpu turned[SIGHT_GPUS];
+    for (int i = 0; i < sight->count; i++) { turned[i] = sight->gpus[(i + seats) % sight->count]; }
+    memcpy(sight->gpus, turned, (size_t)sight->count * sizeof *turned);
+}
+
 static void look(const Comm *comm, Sight *sight) {
     const char *why = "";
     Error error;
@@ -259,6 +266,7 @@ static void look(const Comm *comm, Sight *sight) {
         snprintf(gpu->name, sizeof gpu->name, "%s", info.name);
         gpu->index = i;
     }
+    turn(sight, comm->seat);
     if (sight->count == 0 || comm->size == 1) { return; }
     const Nccl *nccl = nccl_load(&error);
     sight->nccl = nccl ? nccl->version : 0;

@@ -15,7 +15,8 @@ typedef struct {
 
 // Collective. Gives each rank a GPU of its own where this is possible, whether ranks see all GPUs of their node or only
 // those that a batch system bound them to. AUTO: else all use CPUs. CUDA: else EX_UNAVAILABLE with what to do, on every
-// rank; with share_gpu, ranks then share GPUs. Kind, transport and why are the same on every rank.
+// rank; with share_gpu, ranks then share GPUs. Groups of a node begin with different GPUs (comm->seat). Kind, transport
+// and why are the same on every rank.
 bool placement_choose(const Comm *comm, PlacementWish wish, bool share_gpu, Placement *placement, Error *error);
 
 // What a rank sees, and the decision about it, which needs nothing else.

@@ -266,6 +266,27 @@ bool dataset_read_rows(const Dataset *dataset, const char *group, Reviews *revie
     return ok && check_rows(dataset, group, reviews, first, count, error);
 }
 
+bool dataset_read_position(const Dataset *dataset, const char *group, int64_t *position, int64_t rows, int64_t total,
+                           Error *error) {
+    hsize_t length = 0;
+    hid_t vector = open_part(dataset, group, "position", &length);
+    H5Dclose(vector);
+    if (vector < 0 || length != (hsize_t)rows) {
+        return error_set(error, EX_DATAERR, "%s: no /%s/position of %lld rows; prepare it again with --dev-size",
+                         dataset->path, group, (long long)rows);
+    }
+    if (!read_part(dataset, group, "position", H5T_NATIVE_INT64, 0, rows, H5P_DEFAULT, position, error)) {
+        return false;
+    }
+    bool *seen = check_calloc((size_t)total, sizeof *seen), ok = true;
+    for (int64_t i = 0; ok && i < rows; i++) {
+        ok = position[i] >= 0 && position[i] < total && !seen[position[i]];
+        if (ok) { seen[position[i]] = true; }
+    }
+    free(seen);
+    return ok || error_set(error, EX_DATAERR, "%s: /%s/position: out of range, or one twice", dataset->path, group);
+}
+
 void reviews_alloc(Reviews *reviews) {
     const size_t rows = (size_t)reviews->rows;
     reviews->offsets = check_calloc(rows + 1, sizeof *reviews->offsets);

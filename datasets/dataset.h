@@ -1,10 +1,10 @@
 // The data set file: tokenized reviews in HDF5, written by `bertune prepare`, read by every rank in parts.
 //
 // Groups /train, /validation and, when cut, /dev hold `tokens` (all rows end to end), `offsets` (rows + 1), `labels`
-// and `source_row`; /vocabulary/active is the sorted list of token ids that occur, and [PAD]. Chunked with Fletcher-32.
-// Behind the HDF5 bytes stands a trailer with their XXH3-128 (the HDF5 library never sees it), which is checked before
-// a byte reaches the library: libhdf5 is not safe on hostile files.
-// No MPI here: a caller that reads in parallel hands in its property lists.
+// and `source_row`; where /dev was cut from /train, both also `position`. /vocabulary/active is the sorted list of
+// token ids that occur, and [PAD]. Chunked with Fletcher-32. Behind the HDF5 bytes stands a trailer with their XXH3-128
+// (the HDF5 library never sees it), which is checked before a byte reaches the library: libhdf5 is not safe on hostile
+// files. No MPI here: a caller that reads in parallel hands in its property lists.
 #ifndef BERTUNE_DATASET_H
 #define BERTUNE_DATASET_H
 
@@ -20,6 +20,9 @@ typedef struct {
     int32_t *tokens;      // (token_count) vocabulary ids
     int32_t *labels;      // (rows)
     int64_t *source_row;  // (rows) 0-based row of the CSV, header not counted
+    // (rows) of /train and /dev: where the row stood among the training rows before /dev was cut; NULL: not cut, or not
+    // read. Borrowed.
+    const int64_t *position;
 } Reviews;
 
 enum { DATASET_MAX_CLASSES = 1024, DATASET_NAME_SIZE = 64 };
@@ -64,6 +67,10 @@ bool dataset_sizes(const Dataset *dataset, const char *group, Reviews *reviews, 
 // EX_DATAERR. transfer: H5P_DEFAULT or a collective transfer list.
 bool dataset_read_rows(const Dataset *dataset, const char *group, Reviews *reviews, int64_t first, int64_t count,
                        hid_t transfer, Error *error);
+
+// Reads position (rows): 0 to total - 1 and no two alike within the group, else EX_DATAERR.
+bool dataset_read_position(const Dataset *dataset, const char *group, int64_t *position, int64_t rows, int64_t total,
+                           Error *error);
 
 // The whole group into memory of its own; release with reviews_free.
 bool dataset_read(const Dataset *dataset, const char *group, Reviews *reviews, Error *error);

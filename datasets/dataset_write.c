@@ -70,6 +70,9 @@ static void put_reviews(hid_t file, const char *name, const Reviews *reviews, in
     put_vector(group, "offsets", H5T_STD_I64LE, H5T_NATIVE_INT64, reviews->offsets, reviews->rows + 1);
     put_vector(group, "labels", H5T_STD_I32LE, H5T_NATIVE_INT32, reviews->labels, reviews->rows);
     put_vector(group, "source_row", H5T_STD_I64LE, H5T_NATIVE_INT64, reviews->source_row, reviews->rows);
+    if (reviews->position) {
+        put_vector(group, "position", H5T_STD_I64LE, H5T_NATIVE_INT64, reviews->position, reviews->rows);
+    }
     H5Gclose(group);
 }
 

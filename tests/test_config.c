@@ -210,8 +210,8 @@ static void test_mistakes(void **state) {
     refused("seed: 1\n", "did you mean `train.seed`?");
     refused("train:\n  completely_unrelated_nonsense_key: 1\n",
             "unknown key `train.completely_unrelated_nonsense_key`");
-    refused("train:\n  seed: 1\n  shuffle: true\n  seed: 1\n", "config.yaml:4: key `train.seed` stands twice");
-    refused("train:\n  seed: 1\nrun:\ntrain:\n  shuffle: true\n", "config.yaml:4: section `train` stands twice");
+    refused("train:\n  seed: 1\n  shuffle: true\n  seed: 1\n", "config.yaml:4: `seed` stands twice");
+    refused("train:\n  seed: 1\nrun:\ntrain:\n  shuffle: true\n", "config.yaml:4: `train` stands twice");
     refused("train:\n  seed: abc\n", "config.yaml:2: train.seed: expected an integer, found `abc`");
     refused("train:\n  learning_rate: fast\n", "expected a number, found `fast`");
     refused("train:\n  shuffle: yes\n", "expected true or false, found `yes`");

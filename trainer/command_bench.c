@@ -99,19 +99,27 @@ static void report(const Trainer *trainer, Bench *bench) {
                                             &(Times){mean, median, best, bench->tokens / (double)bench->steps});
 }
 
-static int run(Bench *bench, int argc, char **argv) {
+static bool time_steps(const Comm *comm, const Config *config, Bench *bench, Error *error) {
     Trainer trainer;
-    Error error;
-    bool ok = trainer_open(&trainer, TRAINER_BENCH, argv[0], argv + 1, argc - 1, &error);
-    const int rank = trainer.comm.rank;
+    bool ok = trainer_open(&trainer, TRAINER_BENCH, comm, config, error);
     if (ok) {
         bench->seconds = check_calloc((size_t)bench->steps, sizeof *bench->seconds);
-        ok = take_steps(&trainer, bench, &error);
-        if (ok && rank == 0) { report(&trainer, bench); }
+        ok = take_steps(&trainer, bench, error);
+        if (ok && comm->rank == 0) { report(&trainer, bench); }
         free(bench->seconds);
     }
-    if (!ok && rank == 0) { print_error(&error); }
     trainer_close(&trainer);
+    return ok;
+}
+
+static int run(Bench *bench, int argc, char **argv) {
+    Comm comm;
+    Config config;
+    Error error;
+    const bool ok =
+        trainer_begin(&comm, &config, argv[0], argv + 1, argc - 1, &error) && time_steps(&comm, &config, bench, &error);
+    if (!ok && comm.rank == 0) { print_error(&error); }
+    trainer_end(&comm);
     return ok ? EX_OK : error.code;
 }
 

@@ -1,16 +1,13 @@
-// Reading the configuration from YAML, the environment and the command line; see config.h. The YAML library delivers
-// events, so that nothing is built from hostile input before it is checked.
+// Reading the configuration from YAML, the environment and the command line; see config.h.
 #include "trainer/config.h"
 
 #include <ctype.h>
-#include <libfyaml.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "datasets/file.h"
-#include "datasets/utf8.h"
 #include "trainer/config_options.h"
 #include "trainer/number.h"
+#include "trainer/yaml.h"
 
 extern char **environ;
 
@@ -28,28 +25,6 @@ static bool assign(Config *config, const char *place, const char *key, const cha
     return option_parse(config, option, text, &cause) || error_set(error, cause.code, "%s: %s", place, cause.text);
 }
 
-// Where the event loop stands in a file: section -> key -> value.
-typedef struct {
-    Config *config;
-    const char *path;
-    int depth;  // mappings that are open
-    char section[64];
-    char key[256];  // section.name, empty while a name is expected
-    bool *seen;     // (config_option_count)
-    char sections_seen[16][64];
-    int section_count;
-    char diagnostic[1024];
-} Reader;
-
-static void keep_diagnostic(struct fy_diag *diagnostics, void *user, const char *text, size_t length) {
-    (void)diagnostics;
-    Reader *reader = user;
-    if (!reader->diagnostic[0]) {
-        snprintf(reader->diagnostic, sizeof reader->diagnostic, "%.*s", (int)(length < 900 ? length : 900), text);
-        reader->diagnostic[strcspn(reader->diagnostic, "\n")] = 0;
-    }
-}
-
 static bool known_section(const char *name) {
     const size_t length = strlen(name);
     for (int i = 0; i < config_option_count; i++) {
@@ -58,137 +33,49 @@ static bool known_section(const char *name) {
     return false;
 }
 
-static bool take_section(Reader *reader, const char *place, const char *name, Error *error) {
-    if (!known_section(name)) { return unknown_key(place, name, error); }
-    for (int i = 0; i < reader->section_count; i++) {
-        if (strcmp(reader->sections_seen[i], name) == 0) {
-            return error_set(error, EX_CONFIG, "%s: section `%s` stands twice", place, name);
-        }
+static bool take_value(Config *config, const char *path, const YamlNode *section, const YamlNode *node, Error *error) {
+    char place[CONFIG_TEXT_SIZE + 32], key[2 * YAML_TEXT];
+    snprintf(place, sizeof place, "%s:%d", path, node->line);
+    snprintf(key, sizeof key, "%s.%s", section->key, node->key);
+    const Option *option = option_find(key);
+    if (!option) { return unknown_key(place, key, error); }
+    if (node->kind != YAML_SCALAR) {
+        return error_set(error, EX_CONFIG, "%s: expected a value, found a %s", place, yaml_kind_name(node));
     }
-    snprintf(reader->sections_seen[reader->section_count++], sizeof reader->sections_seen[0], "%s", name);
-    snprintf(reader->section, sizeof reader->section, "%s", name);
-    return true;
+    if (node->quoted && option->type != OPTION_TEXT) {
+        return error_set(error, EX_CONFIG, "%s: %s: `%s` is a text, write it without quotes", place, key, node->text);
+    }
+    return assign(config, place, key, node->text, error);
 }
 
-static bool take_key(Reader *reader, const char *place, const char *name, Error *error) {
-    snprintf(reader->key, sizeof reader->key, "%s.%s", reader->section, name);
-    const Option *option = option_find(reader->key);
-    if (!option) { return unknown_key(place, reader->key, error); }
-    bool *seen = &reader->seen[option - config_options];
-    if (*seen) { return error_set(error, EX_CONFIG, "%s: key `%s` stands twice", place, reader->key); }
-    *seen = true;
-    return true;
-}
-
-static bool take_scalar(Reader *reader, const char *place, const char *text, bool quoted, Error *error) {
-    if (reader->depth == 0) {  // a document of nothing is as good as an empty file
-        return (!text[0] && !quoted) || error_set(error, EX_CONFIG, "%s: expected `section:` lines", place);
-    }
-    if (reader->depth == 1) {
-        if (!reader->section[0]) { return take_section(reader, place, text, error); }
-        if (!text[0] && !quoted) {  // a section whose keys are all commented out
-            reader->section[0] = 0;
-            return true;
-        }
-        return error_set(error, EX_CONFIG, "%s: section `%s`: expected `key: value` lines", place, reader->section);
-    }
-    if (!reader->key[0]) { return take_key(reader, place, text, error); }
-    if (quoted && option_find(reader->key)->type != OPTION_TEXT) {
-        return error_set(error, EX_CONFIG, "%s: %s: `%s` is a text, write it without quotes", place, reader->key, text);
-    }
-    const bool ok = assign(reader->config, place, reader->key, text, error);
-    reader->key[0] = 0;
-    return ok;
-}
-
-static bool take_mapping(Reader *reader, const char *place, Error *error) {
-    reader->depth++;
-    if (reader->depth == 1 || (reader->depth == 2 && reader->section[0])) { return true; }
-    return error_set(error, EX_CONFIG, "%s: expected a value, found a mapping", place);
-}
-
-static bool take_event(Reader *reader, struct fy_event *event, Error *error) {
+static bool take_section(Config *config, const char *path, const YamlNode *section, Error *error) {
     char place[CONFIG_TEXT_SIZE + 32];
-    const struct fy_mark *mark = fy_event_start_mark(event);
-    snprintf(place, sizeof place, "%s:%d", reader->path, mark ? mark->line + 1 : 1);
-    switch (event->type) {
-        case FYET_SCALAR: {
-            if (event->scalar.anchor || event->scalar.tag) {
-                return error_set(error, EX_CONFIG, "%s: anchors and tags are not allowed", place);
-            }
-            size_t length = 0;
-            const char *bytes = event->scalar.value ? fy_token_get_text(event->scalar.value, &length) : "";
-            char text[CONFIG_TEXT_SIZE];
-            if (!bytes || length >= sizeof text || memchr(bytes, 0, length)) {
-                return error_set(error, EX_CONFIG, "%s: longer than %d bytes", place, CONFIG_TEXT_SIZE - 1);
-            }
-            snprintf(text, sizeof text, "%.*s", (int)length, bytes);
-            return take_scalar(reader, place, text, fy_token_scalar_style(event->scalar.value) != FYSS_PLAIN, error);
-        }
-        case FYET_MAPPING_START:
-            if (event->mapping_start.anchor || event->mapping_start.tag) {
-                return error_set(error, EX_CONFIG, "%s: anchors and tags are not allowed", place);
-            }
-            return take_mapping(reader, place, error);
-        case FYET_MAPPING_END:
-            reader->depth--;
-            reader->section[0] = 0;
-            return true;
-        case FYET_SEQUENCE_START:
-            return error_set(error, EX_CONFIG, "%s: expected a value, found a list", place);
-        case FYET_ALIAS:
-            return error_set(error, EX_CONFIG, "%s: aliases are not allowed", place);
-        default:
-            return true;
+    snprintf(place, sizeof place, "%s:%d", path, section->line);
+    if (!known_section(section->key)) { return unknown_key(place, section->key, error); }
+    if (section->kind == YAML_LIST) { return error_set(error, EX_CONFIG, "%s: expected a value, found a list", place); }
+    // A section whose keys are all commented out is an empty scalar.
+    if (section->kind == YAML_SCALAR && (section->text[0] || section->quoted)) {
+        return error_set(error, EX_CONFIG, "%s: section `%s`: expected `key: value` lines", place, section->key);
     }
-}
-
-static bool read_events(Reader *reader, struct fy_parser *parser, Error *error) {
-    bool ok = true;
-    int documents = 0;
-    for (struct fy_event *event; ok && (event = fy_parser_parse(parser)); fy_parser_event_free(parser, event)) {
-        if (event->type == FYET_DOCUMENT_START && ++documents > 1) {
-            ok = error_set(error, EX_CONFIG, "%s: more than one document", reader->path);
-        } else {
-            ok = take_event(reader, event, error);
-        }
+    for (const YamlNode *node = section->first; node; node = node->next) {
+        if (!take_value(config, path, section, node, error)) { return false; }
     }
-    if (ok && fy_parser_get_stream_error(parser)) {
-        ok = error_set(error, EX_CONFIG, "%s: not valid YAML: %s", reader->path, reader->diagnostic);
-    }
-    return ok;
+    return true;
 }
 
 static bool read_file(Config *config, const char *path, Error *error) {
-    char *text;
-    size_t length;
-    if (!file_read(&text, &length, path, 1 << 20, error)) {
-        if (error->code == EX_DATAERR) { error->code = EX_CONFIG; }
-        return false;
+    YamlNode *root = yaml_load(path, error);
+    if (!root) { return false; }
+    bool ok = true;
+    if (root->kind == YAML_LIST) {
+        ok = error_set(error, EX_CONFIG, "%s:%d: expected a value, found a list", path, root->line);
+    } else if (root->kind == YAML_SCALAR) {
+        ok = error_set(error, EX_CONFIG, "%s:%d: expected `section:` lines", path, root->line);
     }
-    // The YAML library takes UTF-16 for an empty file and a NUL for the end; both would be trained with defaults.
-    size_t bad = strlen(text);
-    if (!utf8_valid(text, bad, &bad) || bad < length) {
-        int line = 1;
-        for (size_t i = 0; i < bad; i++) { line += text[i] == '\n'; }
-        free(text);
-        return error_set(error, EX_CONFIG, "%s:%d: not UTF-8 text", path, line);
+    for (const YamlNode *section = root->first; ok && section; section = section->next) {
+        ok = take_section(config, path, section, error);
     }
-    Reader reader = {.config = config, .path = path, .seen = check_calloc((size_t)config_option_count, sizeof(bool))};
-    const struct fy_diag_cfg diagnostics = {.output_fn = keep_diagnostic,
-                                            .user = &reader,
-                                            .level = FYET_ERROR,
-                                            .module_mask = (1u << FYEM_MAX) - 1,
-                                            .show_position = true};
-    struct fy_diag *diagnostic = fy_diag_create(&diagnostics);
-    const struct fy_parse_cfg parse = {.flags = FYPCF_DEFAULT_PARSE, .diag = diagnostic};
-    struct fy_parser *parser = fy_parser_create(&parse);
-    CHECK(parser && fy_parser_set_string(parser, text, length) == 0);
-    const bool ok = read_events(&reader, parser, error);
-    fy_parser_destroy(parser);
-    fy_diag_destroy(diagnostic);
-    free(reader.seen);
-    free(text);
+    yaml_free(root);
     return ok;
 }
 

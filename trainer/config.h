@@ -15,6 +15,8 @@ typedef enum { SCHEDULE_CONSTANT, SCHEDULE_CONSTANT_WITH_WARMUP, SCHEDULE_LINEAR
 typedef enum { DECAY_ALL, DECAY_NO_BIAS_NORM } DecayScope;
 typedef enum { DETERMINISM_OFF, DETERMINISM_RUN, DETERMINISM_ELASTIC } Determinism;
 typedef enum { RANKS_ROOT, RANKS_ALL } EvaluationRanks;
+typedef enum { TRAIN_SPLIT_TRAIN, TRAIN_SPLIT_ALL } TrainSplit;
+typedef enum { EVALUATION_VALIDATION, EVALUATION_DEV } EvaluationSplit;
 typedef enum { CHOICE_AUTO, CHOICE_CPU, CHOICE_CUDA } DeviceChoice;
 
 // Plain data without pointers: rank 0 reads it and sends it to the others as bytes. The help texts of
@@ -24,6 +26,7 @@ typedef struct {
     int64_t model_init;
     double hidden_dropout_prob, attention_probs_dropout_prob;  // below 0: config.json's
     char data_path[CONFIG_TEXT_SIZE];
+    int64_t train_split;
     int64_t num_train_epochs, max_steps;
     int64_t global_batch_size, gradient_accumulation_steps;
     double learning_rate;
@@ -39,7 +42,7 @@ typedef struct {
     int64_t seed;
     bool shuffle;
     int64_t precision, determinism, virtual_shards;
-    int64_t evaluation_batch_size, evaluation_ranks;
+    int64_t evaluation_batch_size, evaluation_ranks, evaluation_split;
     char run_dir[CONFIG_TEXT_SIZE];
     int64_t device;
     bool share_gpu;

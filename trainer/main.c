@@ -22,6 +22,7 @@ static const struct {
     {"evaluate", command_evaluate, "loss, accuracy, F1 and confusion matrix of a model on a data set"},
     {"predict", command_predict, "label texts"},
     {"tokenize", command_tokenize, "token ids of lines of text"},
+    {"sweep", command_sweep, "train many variants side by side and find the best"},
     {"bench", command_bench, "time the phases of training steps"},
     {"verify", command_verify, "check the bytes of checkpoints, runs and data sets"},
     {"info", command_info, "what this build and machine can do"},
@@ -99,7 +100,7 @@ static int run_command(int argc, char **argv) {
     }
     for (size_t i = 0; i < COMMANDS; i++) {
         if (strcmp(commands[i].name, name) != 0) { continue; }
-        if (commands[i].run == command_train) { stop_catch(); }
+        if (commands[i].run == command_train || commands[i].run == command_sweep) { stop_catch(); }
         if (commands[i].run == command_prepare) { stop_leave(); }
         stop_release();
         return commands[i].run(argc - 1, argv + 1);

@@ -48,6 +48,25 @@ static bool cut_back(const char *path, int64_t step, int64_t epochs, Error *erro
     return ok;
 }
 
+json_t *metrics_last_epoch(const char *path, Error *error) {
+    char *text;
+    size_t length;
+    json_t *last = NULL;
+    if (!file_read(&text, &length, path, (size_t)1 << 40, error)) { return NULL; }
+    for (const char *line = text, *newline; (newline = strchr(line, '\n')); line = newline + 1) {
+        json_t *json = json_loadb(line, (size_t)(newline - line), 0, NULL);
+        const char *event = json_string_value(json_object_get(json, "event"));
+        if (event && strcmp(event, "epoch") == 0) {
+            json_decref(last);
+            last = json_incref(json);
+        }
+        json_decref(json);
+    }
+    free(text);
+    if (!last) { error_set(error, EX_DATAERR, "%s: no epoch has ended", path); }
+    return last;
+}
+
 bool metrics_open(Metrics *metrics, const char *path, int64_t step, int64_t epochs, Error *error) {
     if (!cut_back(path, step, epochs, error)) { return false; }
     snprintf(metrics->path, sizeof metrics->path, "%s", path);

@@ -18,6 +18,10 @@ typedef struct {
 bool metrics_open(Metrics *metrics, const char *path, int64_t step, int64_t epochs, Error *error);
 void metrics_close(Metrics *metrics);
 
+// The last epoch line of a run; release with json_decref. NULL: EX_NOINPUT when the file is missing, EX_DATAERR when it
+// has none.
+json_t *metrics_last_epoch(const char *path, Error *error);
+
 // Begins an object: {"event": name. Values follow, then metrics_end writes the line (or ends the run with EX_IOERR).
 void metrics_begin(Metrics *metrics, const char *event);
 void metrics_integer(Metrics *metrics, const char *key, int64_t value);

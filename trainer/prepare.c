@@ -25,6 +25,7 @@
 typedef struct {
     int64_t *train, *validation, *dev;
     int64_t train_rows, validation_rows, dev_rows;
+    int64_t *positions;  // (train_rows + dev_rows) of these among the training rows before the cut, NULL: not cut
 } Parts;
 
 typedef struct {
@@ -55,7 +56,7 @@ static bool split_parts(Parts *parts, const PrepareOptions *options, int64_t row
     for (int64_t i = 0; i < parts->train_rows; i++) { parts->train[i] = order[positions[i]]; }
     for (int64_t i = 0; i < parts->dev_rows; i++) { parts->dev[i] = order[positions[parts->train_rows + i]]; }
     free(order);
-    free(positions);
+    parts->positions = positions;
     return true;
 }
 
@@ -264,6 +265,10 @@ static bool tokenize_and_write(Work *work, Error *error) {
     progress_start(&bar, "tokenize", "rows", 0);
     for (int p = 0; p < 3; p++) { tokenize_part(work, &reviews[p], rows[p], counts[p], &bar, &done); }
     progress_clear(&bar);
+    if (parts->positions) {
+        reviews[0].position = parts->positions;
+        reviews[2].position = parts->positions + parts->train_rows;
+    }
     find_active(work, reviews, 3);
     const bool ok = write_outputs(work, reviews, error);
     for (int p = 0; p < 3; p++) { reviews_free(&reviews[p]); }
@@ -292,6 +297,7 @@ bool prepare_run(const PrepareOptions *options, Error *error) {
     free(work.parts.train);
     free(work.parts.validation);
     free(work.parts.dev);
+    free(work.parts.positions);
     free(work.built);
     free(info->active);
     free(info->label_names);

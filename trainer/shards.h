@@ -12,8 +12,12 @@ typedef struct {
     SharedMemory offsets, tokens, labels, source_row;
 } Shards;
 
-// Collective. Reads a group ("train", "validation"). False on every rank when any failed. Free with shards_close.
+// Collective. Reads a group ("train", "validation", "dev"). False on every rank when any failed. Free with
+// shards_close.
 bool shards_open(Shards *shards, const Comm *comm, const Dataset *dataset, const char *group, Error *error);
+
+// Collective. Reads "train" and "dev" as the one part that they were before they were cut, row for row.
+bool shards_open_uncut(Shards *shards, const Comm *comm, const Dataset *dataset, Error *error);
 
 // Collective.
 void shards_close(Shards *shards);

@@ -18,6 +18,7 @@ static void report_step(Trainer *trainer, const StepResult *result, int64_t samp
     metrics_integer(metrics, "samples", result->samples);
     metrics_real(metrics, "seconds", result->seconds);
     metrics_end(metrics);
+    if (trainer->use != TRAINER_RUN) { return; }
     char note[64];
     snprintf(note, sizeof note, "epoch %lld/%lld  loss %.4f", (long long)((step - 1) / per_epoch + 1),
              (long long)((trainer->last_step + per_epoch - 1) / per_epoch), result->loss);
@@ -45,7 +46,7 @@ static bool end_epoch(Trainer *trainer, double seconds, bool (*asked)(void), boo
     comm_broadcast(&trainer->comm, &trainer->progress, sizeof trainer->progress);
     const bool reopened = asked == stop_signalled;  // its checkpoint is of before the evaluation
     const bool due = every == 0 || step % every == 0 || trainer->progress.best_step != best || reopened ||
-                     step == trainer->last_step;
+                     step == trainer->last_step || step == trainer->pause_step;
     return !due || save(trainer, stopped, error);
 }
 
@@ -81,16 +82,22 @@ static void report_profile(Trainer *trainer) {
     metrics_end(&trainer->metrics);
 }
 
-static bool run(Trainer *trainer, bool *stopped, Error *error) {
+bool trainer_run(Trainer *trainer, int64_t pause_epoch, bool *stopped, Error *error) {
     int64_t samples = 0;
-    if (trainer->comm.rank == 0) { progress_start(&trainer->bar, "train", "reviews", trainer->progress.step); }
+    *stopped = false;
+    if (trainer->finished) { return true; }
+    trainer->pause_step = pause_epoch * trainer->batches.steps;
+    const int64_t last = trainer->pause_step ? trainer->pause_step : trainer->last_step;
+    if (trainer->comm.rank == 0 && trainer->use == TRAINER_RUN) {
+        progress_start(&trainer->bar, "train", "reviews", trainer->progress.step);
+    }
     // Each run does a step or such an evaluation however little time it has, so that runs of short jobs come to an end.
     if (trainer_epoch_open(trainer) && !end_epoch(trainer, 0.0, stop_signalled, stopped, error)) { return false; }
-    while (trainer->progress.step < trainer->last_step && !*stopped) {
+    while (trainer->progress.step < last && !*stopped) {
         const int64_t epoch = trainer->progress.step / trainer->batches.steps;
         if (!run_epoch(trainer, epoch, stopped, &samples, error)) { return false; }
     }
-    *stopped = *stopped && (trainer->progress.step < trainer->last_step || trainer_epoch_open(trainer));
+    *stopped = trainer->progress.step < trainer->last_step || (*stopped && trainer_epoch_open(trainer));
     if (trainer->profile && trainer->comm.rank == 0) { report_profile(trainer); }
     return *stopped || trainer_finish(trainer, error);
 }
@@ -105,6 +112,26 @@ static void say_end(const Trainer *trainer, bool stopped) {
     } else {
         fprintf(stderr, "bertune: done: %s\n", trainer->run.final);
     }
+}
+
+// Collective. Returns the exit code. What there is to say is said before the ranks part: mpirun ends all of them as
+// soon as one has left with an exit code other than 0.
+static int train(const Comm *comm, const Config *config) {
+    Trainer trainer;
+    Error error;
+    bool stopped = false;
+    const bool ok =
+        trainer_open(&trainer, TRAINER_RUN, comm, config, &error) && trainer_run(&trainer, 0, &stopped, &error);
+    if (comm->rank == 0) {
+        progress_clear(&trainer.bar);
+        if (ok) {
+            say_end(&trainer, stopped);
+        } else {
+            print_error(&error);
+        }
+    }
+    trainer_close(&trainer);
+    return ok ? stopped ? EX_TEMPFAIL : EX_OK : error.code;
 }
 
 int command_train(int argc, char **argv) {
@@ -122,16 +149,16 @@ int command_train(int argc, char **argv) {
         if (argv[i][0] == '-' && argv[i][1]) { return usage_error("train", "unknown option `%s`", argv[i]); }
     }
     if (argc < 2) { return usage_error("train", "expected a CONFIG.yaml"); }
-    Trainer trainer;
+    Comm comm;
+    Config config;
     Error error;
-    bool stopped = false;
-    bool ok = trainer_open(&trainer, TRAINER_RUN, argv[1], argv + 2, argc - 2, &error);
-    ok = ok && (trainer.finished || run(&trainer, &stopped, &error));
-    const int rank = trainer.comm.rank;  // 0 also when MPI was not started
-    // Before the ranks part: mpirun ends all of them as soon as one has left with an exit code other than 0.
-    if (rank == 0) { progress_clear(&trainer.bar); }
-    if (ok && rank == 0) { say_end(&trainer, stopped); }
-    if (!ok && rank == 0) { print_error(&error); }
-    trainer_close(&trainer);
-    return ok ? stopped ? EX_TEMPFAIL : EX_OK : error.code;
+    int code = EX_OK;
+    if (trainer_begin(&comm, &config, argv[1], argv + 2, argc - 2, &error)) {
+        code = train(&comm, &config);
+    } else {
+        code = error.code;
+        if (comm.rank == 0) { print_error(&error); }  // also when MPI was not started
+    }
+    trainer_end(&comm);
+    return code;
 }

@@ -69,11 +69,13 @@ static bool evaluate(Trainer *trainer, float *losses, float *predictions, bool (
 }
 
 static void report(Trainer *trainer, int64_t epoch, double train_loss, const Scores *scores, double seconds) {
-    progress_clear(&trainer->bar);
-    printf("Epoch %lld: Average training loss = %s\n", (long long)epoch, number_format(train_loss).text);
-    printf("Epoch %lld: Validation Loss = %s, Validation Accuracy = %s\n", (long long)epoch,
-           number_format(scores->loss).text, number_format(scores->batch_accuracy).text);
-    fflush(stdout);
+    if (trainer->use == TRAINER_RUN) {
+        progress_clear(&trainer->bar);
+        printf("Epoch %lld: Average training loss = %s\n", (long long)epoch, number_format(train_loss).text);
+        printf("Epoch %lld: Validation Loss = %s, Validation Accuracy = %s\n", (long long)epoch,
+               number_format(scores->loss).text, number_format(scores->batch_accuracy).text);
+        fflush(stdout);
+    }
     Metrics *metrics = &trainer->metrics;
     metrics_begin(metrics, "epoch");
     metrics_integer(metrics, "epoch", epoch);

@@ -10,15 +10,7 @@
 #include "trainer/stop.h"
 #include "trainer/trainer.h"
 
-static bool share_config(Trainer *trainer, const char *path, char *const *overrides, int count, Error *error) {
-    bool ok = true;
-    if (trainer->comm.rank == 0) { ok = config_load(&trainer->config, path, overrides, count, error); }
-    if (!comm_agree(&trainer->comm, ok, error)) { return false; }
-    comm_broadcast(&trainer->comm, &trainer->config, sizeof trainer->config);
-    return true;
-}
-
-// The time-out before ranks can tell each other of it. What can be read only once is left to share_config.
+// The time-out before ranks can tell each other of it. What can be read only once is left to rank 0.
 static double early_timeout(const char *path, char *const *overrides, int count) {
     struct stat status;
     Config config;
@@ -26,6 +18,28 @@ static double early_timeout(const char *path, char *const *overrides, int count)
     const bool read =
         stat(path, &status) == 0 && S_ISREG(status.st_mode) && config_load(&config, path, overrides, count, &error);
     return read ? config.step_timeout : WATCH_TIMEOUT;
+}
+
+bool trainer_begin(Comm *comm, Config *config, const char *path, char *const *overrides, int count, Error *error) {
+    watchdog_start(early_timeout(path, overrides, count));
+    if (!comm_init(comm, error)) { return false; }
+    watchdog_join(comm);
+    const bool ok = comm->rank != 0 || config_load(config, path, overrides, count, error);
+    if (!comm_agree(comm, ok, error)) { return false; }
+    comm_broadcast(comm, config, sizeof *config);
+    watchdog_set_timeout(config->step_timeout);
+    stop_watch(config->max_time);
+    return true;
+}
+
+void trainer_end(Comm *comm) {
+    watchdog_phase(WATCH_END, -1);
+    comm_finish(comm);
+    watchdog_stop();
+}
+
+const char *evaluation_split(const Config *config) {
+    return config->evaluation_split == EVALUATION_DEV ? "dev" : "validation";
 }
 
 // Chooses this rank's device and opens it.
@@ -60,12 +74,22 @@ static bool open_data(Trainer *trainer, Error *error) {
     watchdog_wait_end();
     H5Pclose(access);
     if (!comm_agree(comm, ok, error)) { return false; }
-    if (!dataset_has_group(&trainer->dataset, "validation")) {
-        return error_set(error, EX_DATAERR, "%s: no /validation; prepare it with a --test-size above 0", path);
+    const char *scored = evaluation_split(&trainer->config);
+    const bool cut = dataset_has_group(&trainer->dataset, "dev");
+    if (!dataset_has_group(&trainer->dataset, scored)) {
+        return error_set(error, EX_DATAERR, "%s: no /%s; prepare it with a --%s-size above 0", path, scored,
+                         trainer->config.evaluation_split == EVALUATION_DEV ? "dev" : "test");
+    }
+    const bool all = trainer->config.train_split == TRAIN_SPLIT_ALL;
+    if (all && trainer->config.evaluation_split == EVALUATION_DEV) {
+        return error_set(error, EX_CONFIG,
+                         "data.train_split is all and evaluation.split is dev: rows would be scored "
+                         "that were trained on");
     }
     watchdog_wait_begin();
-    const bool read = shards_open(&trainer->train, comm, &trainer->dataset, "train", error) &&
-                      shards_open(&trainer->validation, comm, &trainer->dataset, "validation", error);
+    const bool read = (all && cut ? shards_open_uncut(&trainer->train, comm, &trainer->dataset, error)
+                                  : shards_open(&trainer->train, comm, &trainer->dataset, "train", error)) &&
+                      shards_open(&trainer->validation, comm, &trainer->dataset, scored, error);
     watchdog_wait_end();
     watchdog_phase(WATCH_LOAD, -1);
     return read;
@@ -298,20 +322,22 @@ static void report_start(Trainer *trainer) {
     metrics_integer(metrics, "parameters", (int64_t)bert->layout.total + untrained);
     metrics_integer(metrics, "trained_parameters", (int64_t)bert->layout.total);
     metrics_integer(metrics, "train_rows", trainer->train.reviews.rows);
+    metrics_text(metrics, "evaluation_split", evaluation_split(config));
     metrics_integer(metrics, "validation_rows", trainer->validation.reviews.rows);
     metrics_integer(metrics, "steps_per_epoch", trainer->batches.steps);
     metrics_integer(metrics, "total_steps", trainer->last_step);
     metrics_integer(metrics, "step", trainer->progress.step);
     if (trainer->resumed_from[0]) { metrics_text(metrics, "resumed_from", trainer->resumed_from); }
     metrics_end(metrics);
+    if (trainer->use == TRAINER_TRIAL) { return; }
     char device[320];
     describe_device(trainer->device, device, sizeof device);
     if (config->device == CHOICE_AUTO && strncmp(device_built(DEVICE_CUDA), "not", 3) != 0) {
         fprintf(stderr, "bertune: run.device: %s\n", trainer->placement.why);
     }
-    fprintf(stderr, "bertune: %d rank%s %s, %lld training and %lld validation rows, %lld steps%s%s\n",
-            trainer->comm.size, trainer->comm.size == 1 ? "" : "s", device, (long long)trainer->train.reviews.rows,
-            (long long)trainer->validation.reviews.rows, (long long)trainer->last_step,
+    fprintf(stderr, "bertune: %d rank%s %s, %lld training and %lld %s rows, %lld steps%s%s\n", trainer->comm.size,
+            trainer->comm.size == 1 ? "" : "s", device, (long long)trainer->train.reviews.rows,
+            (long long)trainer->validation.reviews.rows, evaluation_split(config), (long long)trainer->last_step,
             trainer->resumed_from[0] ? ", going on from " : "", trainer->resumed_from);
 }
 
@@ -328,7 +354,7 @@ static void plan(Trainer *trainer) {
     trainer->total_steps = trainer->batches.steps * config->num_train_epochs;
     trainer->last_step = trainer->total_steps;
     if (config->max_steps && config->max_steps < trainer->last_step) { trainer->last_step = config->max_steps; }
-    int finished = trainer->use == TRAINER_RUN && trainer->progress.step >= trainer->last_step &&
+    int finished = trainer->use != TRAINER_BENCH && trainer->progress.step >= trainer->last_step &&
                    access(trainer->run.final, F_OK) == 0;
     comm_broadcast(comm, &finished, sizeof finished);
     trainer->finished = finished;
@@ -350,19 +376,15 @@ static void open_recorded(Trainer *trainer) {
     if (!trainer->config.profile && recorded_possible(&use)) { trainer->recorded = recorded_open(use); }
 }
 
-bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, char *const *overrides, int count,
-                  Error *error) {
+bool trainer_open(Trainer *trainer, TrainerUse use, const Comm *comm, const Config *config, Error *error) {
     memset(trainer, 0, sizeof *trainer);
     trainer->use = use;
+    trainer->comm = *comm;
+    comm = &trainer->comm;
+    trainer->config = *config;
     trainer->run.lock = -1;
     trainer->started = seconds_now();
-    Comm *comm = &trainer->comm;
-    watchdog_start(early_timeout(config_path, overrides, count));
-    if (!comm_init(comm, error)) { return false; }
-    watchdog_join(comm);
-    if (!share_config(trainer, config_path, overrides, count, error)) { return false; }
-    watchdog_set_timeout(trainer->config.step_timeout);
-    if (use == TRAINER_RUN) { stop_watch(trainer->config.max_time); }
+    comm_broadcast(comm, &trainer->config, sizeof trainer->config);
     run_directory_init(&trainer->run, trainer->config.run_dir);
     watchdog_phase(WATCH_READ, -1);
     if (!open_device(trainer, error) || !open_data(trainer, error) || !open_model(trainer, error)) { return false; }
@@ -414,7 +436,6 @@ void trainer_close(Trainer *trainer) {
     shards_close(&trainer->validation);
     dataset_close(&trainer->dataset);
     run_directory_close(&trainer->run);
-    comm_finish(&trainer->comm);
-    watchdog_stop();
+    watchdog_set_log(-1);
     if (trainer->log) { fclose(trainer->log); }
 }

@@ -19,12 +19,13 @@ enum { REPLICA_PARAMETERS, REPLICA_FIRST_MOMENT, REPLICA_SECOND_MOMENT, REPLICAS
 
 typedef enum {
     TRAINER_RUN,
-    TRAINER_BENCH  // from the model's weights, without a run directory and what lies in it, always with a profile
+    TRAINER_TRIAL,  // one of many: says nothing on stdout or stderr while it goes well
+    TRAINER_BENCH   // from the model's weights, without a run directory and what lies in it, always with a profile
 } TrainerUse;
 
 typedef struct {
     TrainerUse use;
-    Comm comm;
+    Comm comm;  // of the caller
     Config config;
     RunDirectory run;
     FILE *log;        // of this rank
@@ -50,6 +51,7 @@ typedef struct {
     Inference inference;
     Progress progress;
     int64_t last_step;    // the run ends after it
+    int64_t pause_step;   // it stops there with a checkpoint; 0: nowhere
     int64_t total_steps;  // of num_train_epochs, for the schedule
     float decays[1024];   // rank 0: factors of the steps since the full tables were last decayed
     int64_t decay_count;
@@ -65,10 +67,22 @@ typedef struct {
     bool stop;                // a rank has been asked to stop
 } StepResult;
 
-// Collective. Reads the configuration and opens everything. False on all ranks, with the error, when a user erred.
-bool trainer_open(Trainer *trainer, TrainerUse use, const char *config_path, char *const *overrides, int count,
-                  Error *error);
+// Collective. Starts the watchdog and MPI; rank 0 reads the configuration and all get it. False on all ranks, with the
+// error, when a user erred. To be ended by trainer_end all the same.
+bool trainer_begin(Comm *comm, Config *config, const char *path, char *const *overrides, int count, Error *error);
+void trainer_end(Comm *comm);
+
+// Collective. Opens everything that the configuration of rank 0 asks for. False on all ranks, with the error, when a
+// user erred.
+bool trainer_open(Trainer *trainer, TrainerUse use, const Comm *comm, const Config *config, Error *error);
 void trainer_close(Trainer *trainer);
+
+// Collective. Trains to the end, or until the trainer is asked to stop or reaches the end of pause_epoch (0: none):
+// then *stopped, with a checkpoint.
+bool trainer_run(Trainer *trainer, int64_t pause_epoch, bool *stopped, Error *error);
+
+// "train" or "dev": of the rows that are scored.
+const char *evaluation_split(const Config *config);
 
 // "x 2 threads on cpu" or "on cuda (NVIDIA H200)".
 void describe_device(const Device *device, char *text, size_t size);

@@ -158,7 +158,7 @@ yaml 'train:\n  seed: 1\ndata:\n  path: a\ntrain:\n  shuffle: true\n'; bad_train
 yaml 'train:\n  adam_beta1: 1\n'; bad_train 78 'bad.yaml:2: train.adam_beta1' bad.yaml
 yaml 'train:\n  global_batch_size: 0\n'; bad_train 78 'bad.yaml:2: train.global_batch_size' bad.yaml
 yaml 'train: &anchor\n  seed: 1\n'; bad_train 78 'anchors' bad.yaml
-yaml 'train:\n  seed:\n    - 1\n'; bad_train 78 'bad.yaml:3' bad.yaml
+yaml 'train:\n  seed:\n    - 1\n'; bad_train 78 'bad.yaml:2' bad.yaml
 bad_train 78 "train.lerning_rate" c.yaml train.lerning_rate=1
 bad_train 78 "train.learning_rate" c.yaml train.learning_rate=fast
 bad_train 78 "train.learning_rate" c.yaml train.learning_rate=
