@@ -60,8 +60,8 @@ submit() {
 }
 look_at() { job=$1 log=bertune-$1.log; }
 
-# field NAME: of $job.
-field() { scontrol -o show job "$job" | sed -n "s/.* $1=\([^ ]*\).*/\1/p"; }
+# field NAME: of $job; of a job array the values that its elements have.
+field() { scontrol -o show job "$job" | sed -n "s/.* $1=\([^ ]*\).*/\1/p" | sort -u; }
 
 left_queue() { [ -z "$(squeue -h -j "$job" 2>/dev/null)" ]; }
 
