@@ -9,7 +9,7 @@ matches() { grep -qE -e "$2" "$1" || fail "$(basename "$1") lacks a line like \`
 number='[0-9]+\.[0-9]+(e-?[0-9]+)?'
 
 # Help and version.
-for command in "" prepare train evaluate predict tokenize bench info; do
+for command in "" prepare train evaluate predict tokenize bench export info; do
     # shellcheck disable=SC2086
     for option in --help --version; do
         expect 0 "$bertune" $command $option
