@@ -54,8 +54,9 @@ static double typical(const Trainer *trainer, double *values, int64_t count) {
 }
 
 static bool take_steps(Trainer *trainer, Samples *samples, int64_t count, Error *error) {
-    const bool ok = timing_steps(trainer, timing_warm_up(trainer), count, samples->seconds + samples->used,
-                                 samples->tokens + samples->used, error);
+    enum { WARM_UP = 2 };
+    const bool ok = timing_steps(trainer, trainer->recorded ? TIMING_WARM_UP_RECORDED : WARM_UP, count,
+                                 samples->seconds + samples->used, samples->tokens + samples->used, error);
     samples->used += count;
     return ok;
 }

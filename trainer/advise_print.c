@@ -48,8 +48,10 @@ static void print_fitted(const Advice *advice) {
 }
 
 static void print_row(const char *basis, const ScalingPoint *point) {
-    printf("%-10s %5d %11.2f %12.4f %13.1f %9.2f %10.1f%%\n", basis, point->ranks, point->rows, 1e3 * point->seconds,
-           point->samples_per_second, point->speedup, 100 * point->efficiency);
+    char tokens[32] = "";
+    if (point->tokens > 0.0) { snprintf(tokens, sizeof tokens, "%.1f", point->tokens); }
+    printf("%-10s %5d %11.2f %12s %12.4f %13.1f %9.2f %10.1f%%\n", basis, point->ranks, point->rows, tokens,
+           1e3 * point->seconds, point->samples_per_second, point->speedup, 100 * point->efficiency);
 }
 
 // The step that was timed on all ranks, and on one.
@@ -65,8 +67,8 @@ static ScalingPoint measured_point(const Advice *advice, int ranks) {
 }
 
 static void print_table(const Advice *advice, const ScalingPoint *points, bool measured) {
-    printf("%-10s %5s %11s %12s %13s %9s %11s\n", "", "ranks", "rows a rank", "ms a step", "samples/s", "speed-up",
-           "efficiency");
+    printf("%-10s %5s %11s %12s %12s %13s %9s %11s\n", "", "ranks", "rows a rank", "most tokens", "ms a step",
+           "samples/s", "speed-up", "efficiency");
     const ScalingPoint one = measured_point(advice, 1), all = measured_point(advice, advice->trainer->comm.size);
     print_row("measured", &one);
     if (measured) { print_row("measured", &all); }
@@ -122,9 +124,11 @@ void advise_print_text(const Advice *advice) {
 }
 
 static json_t *row_json(const char *basis, const ScalingPoint *point) {
-    return json_pack("{ss,si,sf,sf,sf,sf,sf}", "basis", basis, "ranks", point->ranks, "rows_per_rank", point->rows,
-                     "milliseconds", 1e3 * point->seconds, "samples_per_second", point->samples_per_second, "speedup",
-                     point->speedup, "efficiency", point->efficiency);
+    json_t *row = json_pack("{ss,si,sf,sf,sf,sf,sf}", "basis", basis, "ranks", point->ranks, "rows_per_rank",
+                            point->rows, "milliseconds", 1e3 * point->seconds, "samples_per_second",
+                            point->samples_per_second, "speedup", point->speedup, "efficiency", point->efficiency);
+    if (point->tokens > 0.0) { json_object_set_new(row, "most_tokens", json_real(point->tokens)); }
+    return row;
 }
 
 static json_t *table_json(const Advice *advice, const ScalingPoint *points, bool measured) {

@@ -84,7 +84,9 @@ static void report(const Trainer *trainer, Bench *bench) {
 static bool time_steps(Trainer *trainer, Bench *bench, Error *error) {
     bench->seconds = check_calloc((size_t)bench->steps, sizeof *bench->seconds);
     bench->tokens = check_calloc((size_t)bench->steps, sizeof *bench->tokens);
-    const bool ok = timing_steps(trainer, timing_warm_up(trainer), bench->steps, bench->seconds, bench->tokens, error);
+    enum { WARM_UP = 10 };
+    const int64_t warm_up = trainer->recorded ? TIMING_WARM_UP_RECORDED : WARM_UP;
+    const bool ok = timing_steps(trainer, warm_up, bench->steps, bench->seconds, bench->tokens, error);
     if (ok && trainer->comm.rank == 0) { report(trainer, bench); }
     free(bench->tokens);
     free(bench->seconds);

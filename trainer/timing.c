@@ -3,11 +3,6 @@
 
 #include <stdlib.h>
 
-int64_t timing_warm_up(const Trainer *trainer) {
-    enum { WARM_UP = 10, WARM_UP_RECORDED = 64 };
-    return trainer->recorded ? WARM_UP_RECORDED : WARM_UP;
-}
-
 bool timing_steps(Trainer *trainer, int64_t warm_up, int64_t count, double *seconds, double *tokens, Error *error) {
     const int64_t per_epoch = trainer->batches.steps;
     for (int64_t i = -warm_up; i < count; i++) {

@@ -8,8 +8,8 @@
 // all ranks. The profile, if there is one, begins with the timed ones.
 bool timing_steps(Trainer *trainer, int64_t warm_up, int64_t count, double *seconds, double *tokens, Error *error);
 
-// Steps before the times of steps are steady.
-int64_t timing_warm_up(const Trainer *trainer);
+// Steps that are recorded are steady after so many.
+enum { TIMING_WARM_UP_RECORDED = 64 };
 
 // Sorts the values and gives the median.
 double timing_median(double *values, int64_t count);
