@@ -41,7 +41,8 @@ static void print_link(const char *where, Link link) {
 
 static void print_fitted(const Advice *advice) {
     const ScalingModel *model = &advice->model;
-    printf("fitted     forward and backward: %.4f ms + %.6f ms a token\n", 1e3 * model->fixed, 1e3 * model->per_token);
+    printf("fitted     %s: %.4f ms + %.6f ms a token\n",
+           model->update > 0.0 ? "forward and backward" : "step of a rank", 1e3 * model->fixed, 1e3 * model->per_token);
     if (advice->sum_count == 0) { return; }
     if (!advice->network || model->node_ranks > 1) { print_link("between ranks of a node", model->node); }
     if (advice->network) { print_link("between nodes", model->network); }
