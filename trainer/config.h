@@ -62,4 +62,7 @@ char *config_to_yaml(const Config *config);
 // Every option with its default and meaning, for --help.
 void config_print_help(FILE *out);
 
+// A configuration file of all defaults, with the meaning of each key as a comment: configs/default.yaml.
+void config_print_defaults(FILE *out);
+
 #endif
