@@ -34,6 +34,9 @@ typedef struct {
     TrialResult *results;  // (trials, most)
     SegmentState *states;  // (trials, most)
     TrialResult winner;
+    struct timespec changed;     // of the directory of results, when last read
+    double changed_since;        // by this process's clock
+    bool settled;                // nothing can have come since that would not show as a change
     struct Sighting *sightings;  // of claims that may be stale
     int sighting_count;
     char worker[128];  // who this is, for people

@@ -252,7 +252,7 @@ static bool load_weights(Trainer *trainer, float *moments, Error *error) {
                       (uint64_t)config->seed, fresh, sizeof fresh, error)) {
         return false;
     }
-    if (fresh[0]) {
+    if (fresh[0] && trainer->use != TRAINER_TRIAL) {
         fprintf(stderr, "bertune: newly initialised, since %s lacks them: %s\n", config->model_path, fresh);
     }
     return true;
