@@ -23,6 +23,7 @@ static const struct {
     {"predict", command_predict, "label texts"},
     {"tokenize", command_tokenize, "token ids of lines of text"},
     {"bench", command_bench, "time the phases of training steps"},
+    {"report", command_report, "runs and sweeps as a page, a table or for TensorBoard"},
     {"verify", command_verify, "check the bytes of checkpoints, runs and data sets"},
     {"info", command_info, "what this build and machine can do"},
 };
