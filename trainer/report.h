@@ -98,6 +98,7 @@ typedef struct {
 
 // The last epoch that all trials with a metric reached; 0: none.
 int64_t group_common_epoch(const Group *group);
+// A trial's metric after an epoch, as its result says, or else its metrics.jsonl; NAN: none.
 double group_metric_at(const Group *group, const Entry *entry, int64_t epoch);
 Importance group_importance(const Group *group, size_t parameter, int64_t epoch);
 

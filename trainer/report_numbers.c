@@ -7,12 +7,14 @@
 #include "trainer/report.h"
 
 double group_metric_at(const Group *group, const Entry *entry, int64_t epoch) {
-    const size_t line = history_find_epoch(&entry->history, epoch);
-    if (line < entry->history.epoch_count) { return entry->history.epochs[line].metric; }
     for (size_t i = 0; i < group->segment_count; i++) {
         const Segment *segment = &group->segments[i];
-        if (segment->trial == entry->trial && segment->epoch == epoch) { return segment->metric; }
+        if (segment->trial == entry->trial && segment->epoch == epoch && !isnan(segment->end)) {
+            return segment->metric;
+        }
     }
+    const size_t line = history_find_epoch(&entry->history, epoch);
+    if (line < entry->history.epoch_count) { return entry->history.epochs[line].metric; }
     return entry->epochs == epoch ? entry->metric : NAN;
 }
 
