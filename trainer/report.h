@@ -67,6 +67,10 @@ void report_free(Report *report);
 
 // Reads the sweep in a directory. Free with group_free, also after an error.
 bool sweep_read(Group *group, const char *directory, Error *error);
+
+// Its part that reads what workers wrote, once entries and parameters are known: segments, the winner, and the numbers
+// of entries. *chosen is the trial that won, or WINNER.
+bool sweep_read_results(Group *group, int64_t *chosen, Error *error);
 void group_free(Group *group);
 
 // A new last entry without any numbers. Pointers to entries of before are no longer valid.

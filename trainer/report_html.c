@@ -36,7 +36,7 @@ static const char head[] =
     ".medium svg{max-width:600px}.wide svg{min-width:620px;max-width:860px}.halo "
     "text{paint-order:stroke;stroke:var(--back);stroke-width:4px;"
     "stroke-linejoin:round}\n"
-    ".key{font-size:.8125rem;color:var(--soft);margin:.25rem 0}.key>span{white-space:nowrap}"
+    ".key,.note{font-size:.8125rem;color:var(--soft);margin:.25rem 0}.key>span{white-space:nowrap}"
     ".swatch{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin:0 .3em 0 .8em}\n"
     "pre{background:var(--box);padding:.75rem;overflow-x:auto;font-size:.8125rem}\n"
     "summary{cursor:pointer;color:var(--soft);font-size:.875rem}\n"
@@ -63,7 +63,7 @@ void put_both(FILE *out, const char *english, const char *chinese, ...) {
 
 static void put_heading(FILE *out, const char *english, const char *chinese) {
     fputs("<h3>", out);
-    put_both(out, english, chinese);
+    put_pair(out, english, chinese);
     fputs("</h3>\n", out);
 }
 
@@ -151,7 +151,7 @@ static bool put_parameters(FILE *out, const Group *group, Error *error) {
     const int64_t epoch = group_common_epoch(group);
     if (epoch == 0 || group->parameter_count == 0) { return true; }
     put_heading(out, "Parameters", "参数");
-    fputs("<p class=\"key\">", out);
+    fputs("<p class=\"note\">", out);
     put_both(out,
              "Trials are compared after epoch %lld, the last that all of them reached. Importance: how much of the "
              "metric's variance the values of one parameter explain alone (between groups of equal values; where most "
@@ -194,14 +194,29 @@ static bool put_work(FILE *out, const Group *group, Error *error) {
     return true;
 }
 
-static bool put_group(FILE *out, const Group *group, size_t number, Error *error) {
-    fprintf(out, "<section id=\"g%zu\">\n<h2>", number);
-    if (group->sweep) { put_both(out, "Sweep ", "超参数搜索 "); }
+static void put_title(FILE *out, const Group *group) {
+    if (group->sweep) { put_pair(out, "Sweep ", "超参数搜索 "); }
     if (group->title[0]) {
         put_html(out, group->title);
     } else {
-        put_both(out, "Runs", "训练");
+        put_pair(out, "Runs", "训练");
     }
+}
+
+static void put_contents(FILE *out, const Report *report) {
+    if (report->count < 2) { return; }
+    fputs("<ul>\n", out);
+    for (size_t g = 0; g < report->count; g++) {
+        fprintf(out, "<li><a href=\"#g%zu\">", g + 1);
+        put_title(out, &report->groups[g]);
+        fputs("</a></li>\n", out);
+    }
+    fputs("</ul>\n", out);
+}
+
+static bool put_group(FILE *out, const Group *group, size_t number, Error *error) {
+    fprintf(out, "<section id=\"g%zu\">\n<h2>", number);
+    put_title(out, group);
     fputs("</h2>\n", out);
     put_summary(out, group);
     put_table(out, group);
@@ -217,6 +232,7 @@ bool report_write_html(const Report *report, FILE *out, Error *error) {
     bool ok = true;
     fputs(head, out);
     fputs("<h1>bertune</h1>\n", out);
+    put_contents(out, report);
     for (size_t g = 0; ok && g < report->count; g++) { ok = put_group(out, &report->groups[g], g + 1, error); }
     fputs("</main>\n</body>\n</html>\n", out);
     return ok;

@@ -17,12 +17,13 @@ void put_pair(FILE *out, const char *english, const char *chinese);
 void put_both(FILE *out, const char *english, const char *chinese, ...)
     __attribute__((format(printf, 2, 4), format(printf, 3, 4)));
 
-// The parts of a group: how it went, its table, what its best trial got right, the command that repeats it.
+// The parts of a group: how it went, how busy its workers were, its table, what its best got right, the command that
+// repeats it.
 void put_summary(FILE *out, const Group *group);
+void put_workers(FILE *out, const Group *group);
 void put_table(FILE *out, const Group *group);
 void put_confusion(FILE *out, const Group *group);
 void put_command(FILE *out, const Group *group);
-void put_workers(FILE *out, const Group *group);
 
 // Shows four significant digits, and all of them to programs: <data value="0.8712345">0.8712</data>.
 void put_number(FILE *out, double value);

@@ -39,12 +39,13 @@ class Strict(html.parser.HTMLParser):
     """What a browser would act on: elements and attributes."""
 
     allowed = set("html head meta title style body input label main section h1 h2 h3 p span strong data div table thead "
-                  "tbody tr th td figure figcaption svg g path polygon circle text tspan pre details summary".split())
+                  "tbody tr th td figure figcaption svg g path polygon circle text tspan pre details summary ul li a".split())
 
     def handle_starttag(self, tag, attributes):
         check(tag in self.allowed, "element", tag)
         for name, value in attributes:
-            check(not name.startswith("on") and name not in ("href", "src", "xlink:href"), "attribute", tag, name, value)
+            check(not name.startswith("on") and name not in ("src", "xlink:href"), "attribute", tag, name, value)
+            check(name != "href" or re.fullmatch(r"#g\d+", value), "link", tag, value)
             check("url(" not in (value or ""), "link", tag, value)
 
 
