@@ -79,14 +79,20 @@ void entry_take_history(Entry *entry) {
     entry->f1 = last->f1;
 }
 
-// For qsort_r: better metrics first, none last; then in the order of names, which is that of trials.
+static bool is_lost(const Entry *entry) { return entry->state == STATE_DIVERGED || entry->state == STATE_FAILED; }
+
+// For qsort_r: those that were lost last, before them those without a metric; better metrics first, of equal ones the
+// lower loss; then in the order of names, which is that of trials.
 static int compare(const void *a, const void *b, void *maximize) {
     const Entry *left = a, *right = b;
-    const int none = isnan(left->metric) - isnan(right->metric);
-    if (none) { return none; }
+    const int none = isnan(left->metric) - isnan(right->metric), lost = is_lost(left) - is_lost(right);
+    if (lost || none) { return lost ? lost : none; }
     if (left->metric != right->metric && !isnan(left->metric)) {
         return (left->metric > right->metric) == *(const bool *)maximize ? -1 : 1;
     }
+    const double loss = isnan(left->validation_loss) ? INFINITY : left->validation_loss;
+    const double other = isnan(right->validation_loss) ? INFINITY : right->validation_loss;
+    if (loss != other) { return loss < other ? -1 : 1; }
     if (left->trial != right->trial) { return left->trial < right->trial ? -1 : 1; }
     return strcmp(left->name, right->name);
 }
@@ -123,7 +129,7 @@ void group_free(Group *group) {
     free(group->parameters);
     free(group->title);
     free(group->directory);
-    free(group->method);
+    free(group->split);
     free(group->metric);
     *group = (Group){0};
 }

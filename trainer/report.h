@@ -34,14 +34,17 @@ typedef struct {
 typedef struct {
     int64_t trial, epoch;  // WINNER or the trial, and the epoch it was to reach
     char *worker;
-    double begin, end;  // unix seconds; end is NAN where no result came: it runs still, or was killed
+    double begin, end;  // unix seconds; end is NAN where no result came
+    double seen;        // of such an attempt: when it gave up, or its last sign of life; else NAN
+    bool alive;         // it goes on
     State state;
     double metric;
 } Segment;
 
 typedef struct {
     bool sweep;
-    char *title, *directory, *method;
+    char *title, *directory;
+    char *split;  // the part of the data that a sweep scores its trials on: "dev", "validation" or ""
     char *metric;
     bool maximize;
     char **parameters;
@@ -117,6 +120,9 @@ typedef struct {
 // Workers by name, to be freed by the caller; *begin and *end bound all work (unix seconds). An attempt without a
 // result ends at the latest where the next one of its worker or of its trial begins, or with the last known moment.
 Worker *group_workers(const Group *group, size_t *count, double *begin, double *end);
+
+// Where a segment ends. An attempt without a result ends at the latest where the next one of its worker or of its trial
+// begins.
 double group_segment_end(const Group *group, const Segment *segment, double last);
 
 #endif

@@ -33,7 +33,7 @@ static const char head[] =
     ".figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1rem}\n"
     "figure{margin:0 0 1rem;min-width:0}figcaption{font-size:.875rem;color:var(--soft);margin-bottom:.25rem}\n"
     "figure svg{display:block;width:100%;height:auto}svg text{font-family:inherit}\n"
-    ".medium svg{max-width:600px}.wide svg{min-width:620px;max-width:860px}.halo "
+    ".figures svg{max-width:600px}.medium svg{max-width:600px}.wide svg{min-width:620px;max-width:860px}.halo "
     "text{paint-order:stroke;stroke:var(--back);stroke-width:4px;"
     "stroke-linejoin:round}\n"
     ".key,.note{font-size:.8125rem;color:var(--soft);margin:.25rem 0}.key>span{white-space:nowrap}"

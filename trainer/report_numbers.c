@@ -125,7 +125,7 @@ Importance group_importance(const Group *group, size_t parameter, int64_t epoch)
 
 double group_segment_end(const Group *group, const Segment *segment, double last) {
     if (!isnan(segment->end)) { return segment->end; }
-    double end = last;
+    double end = fmin(segment->seen, last);
     for (size_t i = 0; i < group->segment_count; i++) {
         const Segment *other = &group->segments[i];
         const bool next = other->trial == segment->trial || strcmp(other->worker, segment->worker) == 0;
@@ -146,7 +146,7 @@ Worker *group_workers(const Group *group, size_t *count, double *begin, double *
     for (size_t i = 0; i < group->segment_count; i++) {
         const Segment *segment = &group->segments[i];
         *begin = fmin(*begin, segment->begin);
-        *end = fmax(*end, fmax(segment->begin, segment->end));
+        *end = fmax(*end, fmax(segment->begin, segment->alive && !group->done ? segment->seen : segment->end));
     }
     for (size_t i = 0; i < group->segment_count; i++) {
         const Segment *segment = &group->segments[i];

@@ -5,10 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "datasets/file.h"
 #include "trainer/report.h"
 #include "trainer/report_json.h"
+
+enum { STALE = 60 };  // seconds after which a claim without a sign of life is that of a lost worker
 
 static const struct {
     const char *name;
@@ -22,7 +25,14 @@ static const struct {
 static Segment *add_segment(Group *group, int64_t trial, int64_t epoch, const char *worker, double begin) {
     group->segments = room_for(group->segments, group->segment_count, sizeof *group->segments);
     Segment *segment = &group->segments[group->segment_count++];
-    *segment = (Segment){trial, epoch, check_strdup(worker ? worker : "?"), begin, NAN, STATE_RUNNING, NAN};
+    *segment = (Segment){.trial = trial,
+                         .epoch = epoch,
+                         .worker = check_strdup(worker ? worker : "?"),
+                         .begin = begin,
+                         .end = NAN,
+                         .seen = NAN,
+                         .state = STATE_RUNNING,
+                         .metric = NAN};
     return segment;
 }
 
@@ -53,7 +63,7 @@ static void take_numbers(Entry *entry, Fields *fields, State state) {
     entry->state = state;
     entry->epochs = epochs;
     entry->steps = steps > entry->steps ? steps : entry->steps;
-    entry->metric = metric;
+    entry->metric = state == STATE_DIVERGED || state == STATE_FAILED ? NAN : metric;
     entry->validation_loss = loss;
     entry->accuracy = accuracy;
     entry->f1 = f1;
@@ -142,9 +152,9 @@ static bool has_result(const Group *group, size_t results, const Segment *claim,
 
 static bool take_claim(Group *group, size_t results, const char *path, const Segment *piece, bool last, Error *error) {
     struct stat status;
-    if (stat(path, &status) == 0 && status.st_size == 0) { return true; }  // being written
+    if (stat(path, &status) != 0 || status.st_size == 0) { return true; }  // given up just now, or being written
     json_t *json = object_read(path, 1 << 20, error);
-    if (!json) { return error->code == EX_NOINPUT; }  // its work has just been given up
+    if (!json) { return false; }
     Fields fields = fields_of(json, path, error);
     Segment claim = *piece;
     const char *worker = fields_text(&fields, "worker");
@@ -152,8 +162,11 @@ static bool take_claim(Group *group, size_t results, const char *path, const Seg
     snprintf(name, sizeof name, "%s", worker ? worker : "?");
     claim.worker = name;
     claim.begin = fields_real(&fields, "begin");
+    claim.seen = fields_real(&fields, "end");
     if (fields.ok && !isnan(claim.begin) && !has_result(group, results, &claim, last)) {
-        add_segment(group, claim.trial, claim.epoch, worker, claim.begin);
+        Segment *segment = add_segment(group, claim.trial, claim.epoch, worker, claim.begin);
+        segment->alive = isnan(claim.seen) && time(NULL) - status.st_mtime < STALE;
+        segment->seen = fmax(claim.begin, isnan(claim.seen) ? (double)status.st_mtime : claim.seen);
     }
     json_decref(json);
     return fields.ok;
@@ -176,7 +189,8 @@ static bool read_claims(Group *group, Error *error) {
     for (size_t i = 0; i < count; i++) {
         int64_t trial, epoch;
         const char *ending;
-        if (ok && parse_name(names[i], &trial, &epoch, &ending) && trial < (int64_t)group->entry_count) {
+        if (ok && parse_name(names[i], &trial, &epoch, &ending) && trial < (int64_t)group->entry_count &&
+            !ending[1 + strspn(ending + 1, "0123456789")]) {
             const Segment piece = {.trial = trial, .epoch = epoch};
             path_join(path, sizeof path, directory, names[i]);
             ok = take_claim(group, results, path, &piece, is_last_claim(directory, names[i], ending), error);

@@ -79,7 +79,7 @@ static void read_configs(Group *group) {
 bool runs_read(Group *group, char *const *directories, size_t count, Error *error) {
     *group = (Group){.title = check_strdup(count == 1 ? directories[0] : ""),
                      .directory = check_strdup(""),
-                     .method = check_strdup(""),
+                     .split = check_strdup(""),
                      .metric = check_strdup("validation_accuracy"),
                      .maximize = true,
                      .done = true};

@@ -1,6 +1,7 @@
 // How a group went, in words and numbers. See report_html.h.
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "trainer/report_csv.h"
 #include "trainer/report_html.h"
@@ -17,6 +18,20 @@ static void put_values(FILE *out, const Group *group, const Entry *entry) {
     if (group->parameter_count) { fputs(")", out); }
 }
 
+// An epoch on the way that was better than the last one.
+static void put_highest(FILE *out, const Group *group, const Entry *entry) {
+    const EpochLine *top = NULL;
+    for (size_t i = 0; i < entry->history.epoch_count; i++) {
+        const EpochLine *line = &entry->history.epochs[i];
+        const double other = top ? top->metric : entry->metric;
+        if (group->maximize ? line->metric > other : line->metric < other) { top = line; }
+    }
+    if (!top) { return; }
+    put_both(out, " It had been better on the way: ", " 训练途中曾更好：");
+    put_number(out, top->metric);
+    put_both(out, " after epoch %lld.", "（第 %lld 轮之后）。", (long long)top->epoch);
+}
+
 static void put_best(FILE *out, const Group *group) {
     fputs("<p>", out);
     if (group->best == group->entry_count) {
@@ -28,11 +43,12 @@ static void put_best(FILE *out, const Group *group) {
         put_html(out, best->name);
         fputs("</strong>", out);
         put_values(out, group, best);
-        put_both(out, ", after %lld epochs: ", "，%lld 轮之后：", (long long)best->epochs);
+        put_both(out, ", after epoch %lld: ", "，第 %lld 轮之后：", (long long)best->epochs);
         put_html(out, group->metric);
         fputs(" <strong>", out);
         put_number(out, best->metric);
         fputs("</strong>.", out);
+        put_highest(out, group, best);
     }
     fputs("</p>\n", out);
 }
@@ -64,8 +80,13 @@ static void put_counts(FILE *out, const Group *group) {
     size_t counts[STATES] = {0};
     const char *separator = ": ";
     for (size_t i = 0; i < group->entry_count; i++) { counts[group->entries[i].state]++; }
-    put_both(out, group->sweep ? "%zu trials" : "%zu runs", group->sweep ? "%zu 次试验" : "%zu 次训练",
-             group->entry_count);
+    const bool one = group->entry_count == 1;
+    fprintf(out, "%zu ", group->entry_count);
+    if (group->sweep) {
+        put_pair(out, one ? "trial" : "trials", "次试验");
+    } else {
+        put_pair(out, one ? "run" : "runs", "次训练");
+    }
     for (int s = 0; s < STATES; s++) {
         if (!counts[s]) { continue; }
         fprintf(out, "%s%zu ", separator, counts[s]);
@@ -73,6 +94,9 @@ static void put_counts(FILE *out, const Group *group) {
         separator = ", ";
     }
     fputs(". ", out);
+    if (strcmp(group->split, "dev") == 0) {
+        put_pair(out, "They are scored on the development part. ", "在开发部分上评估。");
+    }
 }
 
 // Share of the time in which workers had work that led to a result.

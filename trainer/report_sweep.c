@@ -66,11 +66,11 @@ static bool take_trials(Group *group, Fields *fields, Error *error) {
 static bool take_plan(Group *group, const json_t *json, const char *path, Error *error) {
     Fields fields = fields_of(json, path, error);
     const char *slash = strrchr(group->directory, '/');
-    const char *name = fields_text(&fields, "name"), *method = fields_text(&fields, "method");
+    const char *name = fields_text(&fields, "name"), *split = fields_text(&fields, "split");
     Fields metric = fields_of(fields_object(&fields, "metric"), path, error);
     const char *metric_name = fields_text(&metric, "name"), *goal = fields_text(&metric, "goal");
     group->title = check_strdup(name && name[0] ? name : slash && slash[1] ? slash + 1 : group->directory);
-    group->method = check_strdup(method ? method : "");
+    group->split = check_strdup(split ? split : "");
     group->metric = check_strdup(metric_name ? metric_name : "");
     group->maximize = goal && strcmp(goal, "maximize") == 0;
     if (!fields.ok || !metric.ok) { return false; }
@@ -120,13 +120,15 @@ static bool read_histories(Group *group, Error *error) {
     return ok && (!group->winner || read_history(group, group->winner, error));
 }
 
-// A claim without a result is work that goes on, unless all is done or a later claim took its place.
+// A claim without a result is work that goes on or was broken off. Once all is done, what was paused never goes on.
 static void settle_states(Group *group) {
     for (size_t i = 0; i < group->segment_count && !group->done; i++) {
         const Segment *segment = &group->segments[i];
-        if (!isnan(segment->end)) { continue; }
         Entry *entry = segment->trial == WINNER ? group->winner : &group->entries[segment->trial];
-        if (entry && (entry->state == STATE_WAITING || entry->state == STATE_PAUSED)) { entry->state = STATE_RUNNING; }
+        if (!isnan(segment->end) || !entry) { continue; }
+        const bool waits = entry->state == STATE_WAITING || entry->state == STATE_INTERRUPTED;
+        if (segment->alive && (waits || entry->state == STATE_PAUSED)) { entry->state = STATE_RUNNING; }
+        if (!segment->alive && entry->state == STATE_WAITING) { entry->state = STATE_INTERRUPTED; }
     }
     for (size_t i = 0; i < group->entry_count && group->done; i++) {
         if (group->entries[i].state == STATE_PAUSED) { group->entries[i].state = STATE_STOPPED; }

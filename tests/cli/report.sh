@@ -88,13 +88,17 @@ done
 metric='"metric": {"name": "accuracy", "goal": "maximize"}, "parameters": ["x"]'
 mkdir -p begun/claims none
 echo "{$metric, \"trials\": []}" >none/sweep.json
-echo "{$metric, \"trials\": [{\"trial\": 0, \"parameters\": {\"x\": 1e-3}}, {\"trial\": 1, \"parameters\": {\"x\": \"y\"}}]}" \
-    >begun/sweep.json
-echo '{"worker": "a:0", "begin": 1700000000.5}' >begun/claims/0001-0001.1
+trial() { echo "{\"trial\": $1, \"parameters\": {\"x\": $2}}"; }
+echo "{$metric, \"trials\": [$(trial 0 1e-3), $(trial 1 '"y"'), $(trial 2 true), $(trial 3 7)]}" >begun/sweep.json
 : >begun/claims/0000-0001.1
+echo '{"worker": "a:0", "begin": 1700000000.5}' | tee begun/claims/000{1,2}-0001.1 begun/claims/0000-0001.1.tmp-a-1 >/dev/null
+touch -d '2 minutes ago' begun/claims/0002-0001.1
+echo '{"worker": "a:0", "begin": 1700000000.5, "end": 1700000001.5}' >begun/claims/0003-0001.1
 report 0 none begun -o begun.html --csv begun.csv
-contains begun.csv ",0000,begun/trials/0000,waiting,0,0,accuracy,,,,,0.001,,"
-contains begun.csv ",0001,begun/trials/0001,running,0,0,accuracy,,,,,y,,"
+for line in 0,waiting,0.001 1,running,y 2,interrupted,true 3,interrupted,7; do
+    IFS=, read -r trial state value <<<"$line"
+    contains begun.csv ",000$trial,begun/trials/000$trial,$state,0,0,accuracy,,,,,$value,,"
+done
 for page in going begun; do python3 -c 'import sys, xml.etree.ElementTree as e; e.parse(sys.argv[1])' $page.html; done
 contains begun.html "No epoch has been scored yet"
 
