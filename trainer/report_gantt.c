@@ -7,7 +7,7 @@
 #include "trainer/report_pictures.h"
 #include "trainer/report_text.h"
 
-enum { WIDTH = 760, ROW = 22, FRAME = 52, LETTER = 8 };
+enum { WIDTH = 760, ROW = 22, FRAME = 88, LETTER = 8 };
 
 const char *const state_colours[STATES] = {"#009e73", "#56b4e9", "#56b4e9", "#8a94a0",
                                            "#8a94a0", "#8a94a0", "#e69f00", "#d55e00"};

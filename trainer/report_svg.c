@@ -51,22 +51,9 @@ static void put_attribute(FILE *out, const char *name, const char *value, int le
 
 // The attributes of a tag that are allowed; at stands behind the tag's name.
 static void put_attributes(FILE *out, const char *at, const char *end) {
-    static const char *const allowed[] = {"fill",
-                                          "stroke",
-                                          "stroke-width",
-                                          "stroke-dasharray",
-                                          "stroke-linecap",
-                                          "stroke-linejoin",
-                                          "transform",
-                                          "points",
-                                          "d",
-                                          "text-anchor",
-                                          "font-size",
-                                          "color",
-                                          "fill-opacity",
-                                          "stroke-opacity",
-                                          "shape-rendering",
-                                          NULL};
+    static const char *const allowed[] = {
+        "fill",        "stroke",    "stroke-width", "stroke-dasharray", "transform",      "points",          "d",
+        "text-anchor", "font-size", "color",        "fill-opacity",     "stroke-opacity", "shape-rendering", NULL};
     while (at < end) {
         char name[TAG];
         at += strspn(at, " \t\r\n");

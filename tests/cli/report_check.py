@@ -130,6 +130,8 @@ def check_sweep(path, directory):
     check("W" in labels and "0" in labels and all(w[:20] in "".join(labels) for w in workers), "Gantt", labels)
     boxes = [e for e in pictures[6].iter(SVG + "polygon")]
     check(len(boxes) == len(work), "boxes", len(boxes), len(work))
+    heights = [max(ys) - min(ys) for ys in ([float(p.split(",")[1]) for p in b.get("points").split()] for b in boxes)]
+    check(min(heights) > 10, "flat boxes", min(heights))
     shares = [e.text[:-2] for e in pictures[4].iter(SVG + "text") if re.fullmatch(r"\d+ %", e.text or "")]
     check(len(shares) == 4 and int(shares[0]) == correlation_ratio(directory, results), "importance", shares)
 
