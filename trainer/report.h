@@ -95,12 +95,11 @@ bool is_plain_file(const char *directory, const char *name);
 // items with room for one more behind count of them.
 void *room_for(void *items, size_t count, size_t size);
 
-// Rank correlation and the like: how much of a metric's variance each parameter explains.
+// How much of a metric's variance a parameter explains: by rank correlation where most of its values are different
+// numbers, else by groups of equal values.
 typedef struct {
     double share;   // 0 to 1; NAN where it cannot be said
     double chance;  // the share that a parameter without influence is expected to have
-    bool ranks;     // from rank correlation, else from groups of equal values
-    size_t trials, levels;
 } Importance;
 
 // The last epoch that all trials with a metric reached; 0: none.

@@ -1,6 +1,5 @@
 // From directories to what lies in them: report_read of report.h.
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +9,7 @@
 #include "trainer/report.h"
 #include "trainer/report_runs.h"
 
-enum { DEPTH = 3, MOST = 100000 };  // below an argument; runs and sweeps of a report
+enum { DEPTH = 3 };  // below an argument
 
 // What was found: directories with metrics.jsonl and with sweep.json.
 typedef struct {
@@ -55,7 +54,7 @@ static void search_below(Search *search, const char *path, int depth, bool *foun
         }
         return;
     }
-    if (depth == 0 || search->run_count + search->sweep_count > MOST) { return; }
+    if (depth == 0) { return; }
     size_t count;
     char **names = directory_names(path, &count);
     for (size_t i = 0; i < count; i++) {

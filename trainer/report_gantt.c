@@ -11,7 +11,7 @@ enum { WIDTH = 760, ROW = 22, FRAME = 88, LETTER = 8 };
 
 const char *const state_colours[STATES] = {"#009e73", "#56b4e9", "#56b4e9", "#8a94a0",
                                            "#8a94a0", "#8a94a0", "#e69f00", "#d55e00"};
-static const char winner_colour[] = "#cc79a7";
+const char winner_colour[] = "#cc79a7";
 
 static unsigned colour_of(const Segment *segment) {
     const char *colour = segment->trial == WINNER ? winner_colour : state_colours[segment->state];

@@ -28,7 +28,8 @@ static const char head[] =
     ".scroll{overflow-x:auto}\n"
     "table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}\n"
     "th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}\n"
-    "th{color:var(--soft);font-weight:600}th:first-child,td:first-child,.text{text-align:left}\n"
+    "th{color:var(--soft);font-weight:600}th:first-child,td:first-child,.trials td:nth-child(2),.trials th:nth-child(2)"
+    "{text-align:left}\n"
     "tr.best{background:var(--box);font-weight:600}\n"
     ".figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1rem}\n"
     "figure{margin:0 0 1rem;min-width:0}figcaption{font-size:.875rem;color:var(--soft);margin-bottom:.25rem}\n"
@@ -69,8 +70,9 @@ static void put_heading(FILE *out, const char *english, const char *chinese) {
 
 typedef struct {
     Picture *draw;
-    const char *english, *chinese;  // the caption; %s: the metric, %lld: the epoch
+    const char *english, *chinese;  // the caption, escaped
     const char *class;
+    const char *label;  // what a screen reader says; NULL: the English caption
 } Plate;
 
 // A picture with its caption, or nothing where the picture is empty.
@@ -79,7 +81,7 @@ static bool put_plate(FILE *out, const Group *group, const Plate *plate, Error *
     size_t length = 0;
     FILE *picture = open_memstream(&svg, &length);
     CHECK(picture);
-    const bool ok = plate->draw(group, picture, plate->english, error);
+    const bool ok = plate->draw(group, picture, plate->label ? plate->label : plate->english, error);
     CHECK(fclose(picture) == 0);
     if (ok && length) {
         fprintf(out, "<figure class=\"%s\"><figcaption>", plate->class);
@@ -113,23 +115,21 @@ static void put_entry_key(FILE *out, const Group *group) {
 }
 
 static bool put_curves(FILE *out, const Group *group, Error *error) {
-    char metric[512], *name = NULL;
+    char *name = NULL;
     size_t length = 0;
     FILE *text = open_memstream(&name, &length);
     CHECK(text);
     put_html_short(text, group->metric, 60);
     CHECK(fclose(text) == 0);
-    snprintf(metric, sizeof metric, "%s", name);
-    free(name);
     const Plate plates[] = {
-        {picture_metric, metric, metric, ""},
-        {picture_train_loss, "training loss (mean of an epoch)", "训练损失（每轮平均）", ""},
-        {picture_validation_loss, "validation loss", "验证损失", ""},
+        {picture_metric, name, name, "", group->metric},
+        {picture_train_loss, "training loss (mean of an epoch)", "训练损失（每轮平均）", "", NULL},
+        {picture_validation_loss, "validation loss", "验证损失", "", NULL},
         {picture_step_loss,
          group->entry_count > 1 ? "training loss over steps, of the best; dark: moving average"
                                 : "training loss over steps; dark: moving average",
          group->entry_count > 1 ? "训练损失随步数变化（最佳者）；深色为滑动平均" : "训练损失随步数变化；深色为滑动平均",
-         ""},
+         "", NULL},
     };
     put_heading(out, "Learning curves", "学习曲线");
     put_entry_key(out, group);
@@ -139,14 +139,15 @@ static bool put_curves(FILE *out, const Group *group, Error *error) {
         ok = put_plate(out, group, &plates[i], error);
     }
     fputs("</div>\n", out);
+    free(name);
     return ok;
 }
 
 static bool put_parameters(FILE *out, const Group *group, Error *error) {
     static const Plate plates[] = {
-        {picture_importance, "importance", "重要性", "medium"},
+        {picture_importance, "importance", "重要性", "medium", NULL},
         {picture_parallel, "a line for each trial, from blue (worst) to orange (best); thick: the best trial",
-         "每条线为一次试验，从蓝（最差）到橙（最好）；粗线为最佳试验", "wide halo"},
+         "每条线为一次试验，从蓝（最差）到橙（最好）；粗线为最佳试验", "wide halo", NULL},
     };
     const int64_t epoch = group_common_epoch(group);
     if (epoch == 0 || group->parameter_count == 0) { return true; }
@@ -166,14 +167,15 @@ static bool put_parameters(FILE *out, const Group *group, Error *error) {
 }
 
 static void put_state_key(FILE *out) {
-    static const struct {
+    const struct {
         const char *colour, *english, *chinese;
-    } keys[] = {{"#009e73", "finished", "完成"},
-                {"#56b4e9", "up to a rung", "到达淘汰点"},
-                {"#e69f00", "diverged", "发散"},
-                {"#d55e00", "failed", "失败"},
-                {"#cc79a7", "W: winner", "W：优胜者"},
-                {"#8a94a0", "dashed: no result (running or killed)", "虚线：无结果（运行中或被终止）"}};
+    } keys[] = {
+        {state_colours[STATE_FINISHED], "finished", "完成"},
+        {state_colours[STATE_PAUSED], "up to a rung", "到达淘汰点"},
+        {state_colours[STATE_DIVERGED], "diverged", "发散"},
+        {state_colours[STATE_FAILED], "failed", "失败"},
+        {winner_colour, "W: winner", "W：优胜者"},
+        {state_colours[STATE_RUNNING], "dashed: no result (running or killed)", "虚线：无结果（运行中或被终止）"}};
     fputs("<p class=\"key\">", out);
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         fputs("<span>", out);
@@ -185,7 +187,8 @@ static void put_state_key(FILE *out) {
 }
 
 static bool put_work(FILE *out, const Group *group, Error *error) {
-    static const Plate plate = {picture_gantt, "which worker did which trial when", "各工作组何时执行哪次试验", "wide"};
+    static const Plate plate = {picture_gantt, "which worker did which trial when", "各工作组何时执行哪次试验", "wide",
+                                NULL};
     if (!group->segment_count) { return true; }
     put_heading(out, "Work", "执行");
     put_state_key(out);

@@ -97,7 +97,7 @@ static double group_share(const Sample *samples, size_t count) {
 Importance group_importance(const Group *group, size_t parameter, int64_t epoch) {
     Importance importance = {.share = NAN, .chance = NAN};
     Sample *samples = check_calloc(group->entry_count, sizeof *samples);
-    size_t count = 0;
+    size_t count = 0, levels = 0;
     bool numbers = true;
     for (size_t i = 0; i < group->entry_count; i++) {
         Sample sample = {.text = group->entries[i].values[parameter]};
@@ -107,17 +107,13 @@ Importance group_importance(const Group *group, size_t parameter, int64_t epoch)
         samples[count++] = sample;
     }
     qsort(samples, count, sizeof *samples, by_text);
-    for (size_t i = 0; i < count; i++) {
-        importance.levels += i == 0 || strcmp(samples[i].text, samples[i - 1].text) != 0;
-    }
-    importance.trials = count;
-    importance.ranks = numbers && 2 * importance.levels > count;
-    if (count > 2 && importance.levels > 1 && importance.ranks) {
+    for (size_t i = 0; i < count; i++) { levels += i == 0 || strcmp(samples[i].text, samples[i - 1].text) != 0; }
+    if (count > 2 && levels > 1 && numbers && 2 * levels > count) {
         importance.share = rank_share(samples, count);
         importance.chance = 1 / (double)(count - 1);
-    } else if (importance.levels > 1 && 2 * importance.levels <= count) {
+    } else if (levels > 1 && 2 * levels <= count) {
         importance.share = group_share(samples, count);
-        importance.chance = (double)(importance.levels - 1) / (double)(count - 1);
+        importance.chance = (double)(levels - 1) / (double)(count - 1);
     }
     free(samples);
     return importance;

@@ -11,6 +11,7 @@
 enum { COLOURS = 6, DRAWN_WORKERS = 200 };
 extern const char *const entry_colours[COLOURS];  // #rrggbb
 extern const char *const state_colours[STATES];
+extern const char winner_colour[];
 
 // The picture's label is the caption in English.
 typedef bool Picture(const Group *group, FILE *out, const char *label, Error *error);

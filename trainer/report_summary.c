@@ -5,6 +5,7 @@
 
 #include "trainer/report_csv.h"
 #include "trainer/report_html.h"
+#include "trainer/report_pictures.h"
 #include "trainer/report_text.h"
 
 // Every value of a parameter that is known: name = value.
@@ -144,6 +145,7 @@ void put_workers(FILE *out, const Group *group) {
         fputs("<p>", out);
         put_both(out, "Busy: %.1f %% of %zu workers x %.1f s.", "忙碌：%.1f %%（%zu 个工作组 × %.1f 秒）。",
                  100 * busy_share(workers, count, span), count, span);
+        if (count > DRAWN_WORKERS) { put_both(out, " The first %d are drawn.", "图中为前 %d 个。", DRAWN_WORKERS); }
         fputs("</p>\n<details><summary>", out);
         put_both(out, "Each worker", "各工作组");
         fputs("</summary><div class=\"scroll\"><table>\n<tr><th>", out);

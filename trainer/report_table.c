@@ -34,18 +34,17 @@ void put_state(FILE *out, State state) {
     put_pair(out, state_name(state), chinese[state]);
 }
 
-static void put_header(FILE *out, const Group *group) {
-    static const char *const titles[][2] = {{"status", "状态"}, {"epochs", "轮数"}};
-    static const char *const more[][2] = {{"validation loss", "验证损失"}, {"accuracy", "准确率"}, {"F1", "F1"}};
-    static const char *const last[][2] = {{"time", "时间"}, {"samples/s", "样本/秒"}};
-    fputs("<tr><th>", out);
-    put_both(out, group->sweep ? "trial" : "run", group->sweep ? "试验" : "训练");
+static void put_column(FILE *out, const char *english, const char *chinese) {
+    fputs("<th>", out);
+    put_pair(out, english, chinese);
     fputs("</th>", out);
-    for (size_t i = 0; i < 2; i++) {
-        fputs(i ? "<th>" : "<th class=\"text\">", out);
-        put_pair(out, titles[i][0], titles[i][1]);
-        fputs("</th>", out);
-    }
+}
+
+static void put_header(FILE *out, const Group *group) {
+    fputs("<tr>", out);
+    put_column(out, group->sweep ? "trial" : "run", group->sweep ? "试验" : "训练");
+    put_column(out, "status", "状态");
+    put_column(out, "epochs", "轮数");
     fputs("<th>", out);
     put_html(out, group->metric);
     fputs("</th>", out);
@@ -56,12 +55,11 @@ static void put_header(FILE *out, const Group *group) {
         put_html(out, parameter_short_name(group->parameters[i]));
         fputs("</th>", out);
     }
-    for (size_t i = 0; i < 5; i++) {
-        const char *const *title = i < 3 ? more[i] : last[i - 3];
-        fputs("<th>", out);
-        put_pair(out, title[0], title[1]);
-        fputs("</th>", out);
-    }
+    put_column(out, "validation loss", "验证损失");
+    put_column(out, "accuracy", "准确率");
+    put_column(out, "F1", "F1");
+    put_column(out, "time", "时间");
+    put_column(out, "samples/s", "样本/秒");
     fputs("</tr>\n", out);
 }
 
@@ -74,7 +72,7 @@ static void put_cell_number(FILE *out, double value) {
 static void put_row(FILE *out, const Group *group, const Entry *entry, bool best) {
     fputs(best ? "<tr class=\"best\"><td>★ " : "<tr><td>", out);
     put_html(out, entry->name);
-    fputs("</td><td class=\"text\"", out);
+    fputs("</td><td", out);
     if (entry->error[0]) {
         fputs(" title=\"", out);
         put_html_short(out, entry->error, 500);

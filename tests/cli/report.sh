@@ -81,7 +81,11 @@ head -n 1 runs/plain/metrics.jsonl >going/b/metrics.jsonl
 sed 's/"validation_loss": [^}]*, "seconds"/"seconds"/; s/"loss": [0-9.e-]*/"loss": null, "loss_not_finite": true/' \
     runs/plain/metrics.jsonl | grep -v '"end"' >going/d/metrics.jsonl
 cp -r runs/plain going/$'e\e[31m\xff\n'  # nothing that a page may hold
+ln -s ../runs/plain going/link
+echo 'train: {learning_rates: 1}' >going/a/config.yaml
 report 0 going -o going.html --csv going.csv --tensorboard going-events
+contains "$err" "warning: the report lacks the parameters of a run: going/a/config.yaml:1"
+lacks going.csv "going/link"
 for line in "going/a,interrupted,0," "going/b,interrupted,0,0," "going/c,interrupted,0,0," "going/d,diverged,3,48,"; do
     contains going.csv "$line"
 done
