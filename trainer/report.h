@@ -116,12 +116,11 @@ typedef struct {
     double unknown;   // seconds of attempts without a result, at most
 } Worker;
 
-// Workers by name, to be freed by the caller; *begin and *end bound all work (unix seconds). An attempt without a
-// result ends at the latest where the next one of its worker or of its trial begins, or with the last known moment.
+// Workers by name, to be freed by the caller; *begin and *end bound all work (unix seconds).
 Worker *group_workers(const Group *group, size_t *count, double *begin, double *end);
 
-// Where a segment ends. An attempt without a result ends at the latest where the next one of its worker or of its trial
-// begins.
+// Where a segment ends, at the latest at `last`. An attempt without a result ends where it was seen last, before the
+// next one of its worker or of its trial begins.
 double group_segment_end(const Group *group, const Segment *segment, double last);
 
 #endif

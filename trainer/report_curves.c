@@ -18,7 +18,7 @@ typedef struct {
 static const Bounds empty = {INFINITY, -INFINITY, INFINITY, -INFINITY};
 
 static void widen(Bounds *bounds, double x, double y) {
-    if (isnan(y)) { return; }
+    if (isnan(y) || fabs(y) > 1e100) { return; }  // larger ones lie outside the picture
     bounds->least_x = fmin(bounds->least_x, x);
     bounds->most_x = fmax(bounds->most_x, x);
     bounds->least_y = fmin(bounds->least_y, y);

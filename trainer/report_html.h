@@ -12,8 +12,7 @@ bool report_write_html(const Report *report, FILE *out, Error *error);
 // Writes a text, escaped already, in both languages, of which the page shows one.
 void put_pair(FILE *out, const char *english, const char *chinese);
 
-// The same with values. Both formats take the same arguments, texts among which
-// are escaped already.
+// The same with values. Both formats take the same arguments, texts among which are escaped already.
 void put_both(FILE *out, const char *english, const char *chinese, ...)
     __attribute__((format(printf, 2, 4), format(printf, 3, 4)));
 

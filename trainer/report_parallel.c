@@ -73,7 +73,8 @@ static void place_numbers(Axis *axis, size_t samples) {
     const double low = logarithmic ? log(least) : least, high = logarithmic ? log(most) : most;
     for (size_t i = 0; i < samples; i++) {
         const double value = logarithmic ? log(axis->numbers[i]) : axis->numbers[i];
-        axis->places[i] = high > low ? (value - low) / (high - low) : isnan(value) ? NAN : 0.5;
+        const double place = (value - low) / (high - low);
+        axis->places[i] = isfinite(place) || isnan(value) ? place : 0.5;
     }
     for (axis->mark_count = 0; axis->mark_count < MARKS; axis->mark_count++) {
         const double place = (double)axis->mark_count / (MARKS - 1), value = low + place * (high - low);

@@ -71,6 +71,12 @@ static void take_numbers(Entry *entry, Fields *fields, State state) {
     entry->error = check_strdup(cause ? cause : "");
 }
 
+static double take_time(Fields *fields, const char *key) {
+    const double time = fields_real(fields, key);
+    if (time < 0 || time > 1e12) { fields_reject(fields, key, "seconds since 1970"); }
+    return time;
+}
+
 static bool take_result(Group *group, Fields *fields, bool winner, int64_t *chosen) {
     int64_t trial = fields_integer(fields, "trial", WINNER, WINNER);
     if (!fields->ok) { return false; }
@@ -89,7 +95,7 @@ static bool take_result(Group *group, Fields *fields, bool winner, int64_t *chos
         return fields_reject(fields, "status", "paused, finished, diverged or failed");
     }
     take_numbers(entry_of(group, trial), fields, states[s].state);
-    const double begin = fields_real(fields, "begin"), end = fields_real(fields, "end");
+    const double begin = take_time(fields, "begin"), end = take_time(fields, "end");
     Segment *segment =
         add_segment(group, trial, fields_integer(fields, "epoch", 0, 0), fields_text(fields, "worker"), begin);
     segment->end = end > begin ? end : begin;
@@ -161,8 +167,8 @@ static bool take_claim(Group *group, size_t results, const char *path, const Seg
     char name[1024];
     snprintf(name, sizeof name, "%s", worker ? worker : "?");
     claim.worker = name;
-    claim.begin = fields_real(&fields, "begin");
-    claim.seen = fields_real(&fields, "end");
+    claim.begin = take_time(&fields, "begin");
+    claim.seen = take_time(&fields, "end");
     if (fields.ok && !isnan(claim.begin) && !has_result(group, results, &claim, last)) {
         Segment *segment = add_segment(group, claim.trial, claim.epoch, worker, claim.begin);
         segment->alive = isnan(claim.seen) && time(NULL) - status.st_mtime < STALE;

@@ -66,8 +66,9 @@ static void read_configs(Group *group) {
         char path[REPORT_PATH];
         Error error;
         path_join(path, sizeof path, group->entries[i].directory, "config.yaml");
-        known[i] = is_plain_file(group->entries[i].directory, "config.yaml") && config_read(&configs[i], path, &error);
-        if (!known[i] && access(path, F_OK) == 0) {
+        if (!is_plain_file(group->entries[i].directory, "config.yaml")) { continue; }
+        known[i] = config_read(&configs[i], path, &error);
+        if (!known[i]) {
             fprintf(stderr, "bertune: warning: the report lacks the parameters of a run: %s\n", error.text);
         }
     }

@@ -124,6 +124,8 @@ metrics '5s/"loss": [0-9.e-]*/"loss": "low"/' && refused 65 "\`loss\`: expected 
 metrics '5s/"loss": [0-9.e-]*/"loss": 1e999/' && refused 65 "damaged/metrics.jsonl:5: " damaged
 metrics '5s/"step": 4/"step": 4.5/' && refused 65 "\`step\`: expected an integer" damaged
 metrics '5s/"step": 4/"step": -4/' && refused 65 "\`step\`: expected an integer" damaged
+metrics 's/"loss": [0-9.]*, "l/"loss": 1.7e308, "l/; s/"validation_accuracy": [0-9.]*/"validation_accuracy": -1.7e308/'
+report 0 damaged -o huge.html
 metrics 's/"confusion": \[\[/"confusion": [["/' && refused 65 "not a JSON object" damaged
 metrics 's/"confusion": \[\[[0-9]*/"confusion": [[-1/' && refused 65 "a square of counts" damaged
 metrics 's/"confusion": \[\[[0-9]*, /"confusion": [[/' && refused 65 "a square of counts" damaged
@@ -145,8 +147,10 @@ result '{"trial": -1, "status": "paused"}' && refused 65 "0000-0001.json: \`tria
 result '{"trial": 0, "status": "<b>"}' && refused 65 "\`status\`" damaged
 result '{"trial": 0, "status": "paused", "epochs": 1e3}' && refused 65 "\`epochs\`" damaged
 result "$(head -c 2000000 /dev/zero | tr '\0' ' ')" && refused 65 "larger than" damaged
-result '{"trial": 0, "status": "finished", "epochs": 1, "metric": 1e300, "begin": -1e300, "end": 1e300, "seconds": 1e300}'
+result '{"trial": 0, "status": "finished", "epochs": 1, "metric": 1e308, "begin": 0, "end": 1e12, "seconds": 1e308}'
 report 0 damaged -o - --csv damaged.csv
+result '{"trial": 0, "status": "paused", "begin": -1}' && refused 65 "\`begin\`: expected seconds since 1970" damaged
+result '{"trial": 0, "status": "paused", "end": 1e300}' && refused 65 "\`end\`: expected seconds since 1970" damaged
 rm damaged/results/0000-0001.json
 echo '{"begin": "now"}' >damaged/claims/0000-0001.1
 refused 65 "0000-0001.1: \`begin\`" damaged
