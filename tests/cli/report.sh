@@ -70,6 +70,10 @@ for trial in 0000 0001; do  # the second diverged
     check events "sweep/$sweep/$trial/events.out.tfevents.bertune" "$sweep/trials/$trial"
 done
 equal "$(tail -n +2 sweep.csv | cut -d, -f 1-2 | sed 's/.*,//' | sort | tr '\n' ' ')" "$(seq -f %04g 0 23 | tr '\n' ' ')winner "
+sed -i 's/maximize/minimize/' "$sweep/sweep.json"
+report 0 "$sweep" --csv least.csv
+tail -n +2 least.csv | grep -v ',winner,' | sed 's/.*,validation_accuracy,//; s/,.*//' | grep . >"$scratch/least"
+same "$scratch/least" <(sort -g "$scratch/least")
 report 0 . -o all.html  # runs and a sweep
 contains all.html 'id="g2"'
 
@@ -89,6 +93,12 @@ lacks going.csv "going/link"
 for line in "going/a,interrupted,0," "going/b,interrupted,0,0," "going/c,interrupted,0,0," "going/d,diverged,3,48,"; do
     contains going.csv "$line"
 done
+expect 0 python3 -c 'import fcntl, subprocess, sys
+with open("going/b/.lock", "w") as lock:
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    sys.exit(subprocess.call(sys.argv[1:]))' "$bertune" report going/a going/b --csv -
+contains "$out" "going/a,interrupted,"
+contains "$out" "going/b,running,"
 metric='"metric": {"name": "accuracy", "goal": "maximize"}, "parameters": ["x"]'
 mkdir -p begun/claims none
 echo "{$metric, \"trials\": []}" >none/sweep.json
@@ -182,4 +192,8 @@ gnuplot 'kill -11 $$' && refused 69 "signal 11" runs
 gnuplot 'exit 0' && refused 69 "incomplete" runs
 gnuplot 'echo "<svg><g"' && refused 69 "incomplete" runs
 gnuplot 'echo "<svg><script>alert(1)</script></svg>"' && refused 69 "unknown element" runs
+picture='<path onload="a" d="M0,0" id="i" fill="url(#x)" stroke="red"/>'
+gnuplot "echo '<svg><g onclick=\"a\">$picture</g><title>t</title><script/x></svg>'" && refused 69 "unknown element" runs
+gnuplot "echo '<svg><g onclick=\"a\">$picture</g><title><b></title></svg>'" && report 0 runs -o - && cp "$out" odd.html
+contains odd.html '<g><path d="M0,0" stroke="red"/>'
 none_left
