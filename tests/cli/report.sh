@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # bertune report: the page, the table and the event files of runs and sweeps, whole, unfinished, damaged and hostile.
-# shellcheck source-path=SCRIPTDIR source=lib.sh
-. "$(dirname "$0")/lib.sh"
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/cli/lib.sh
+. "$here/lib.sh"
 export OMPI_MCA_ess_singleton_isolated=1
-here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 for tool in gnuplot python3; do
     if ! command -v $tool >/dev/null; then
         echo "SKIPPED: no $tool"
