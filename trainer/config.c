@@ -107,14 +107,18 @@ static bool read_override(Config *config, const char *argument, Error *error) {
     return assign(config, "command line", key, equals + 1, error);
 }
 
-bool config_load(Config *config, const char *path, char *const *overrides, int count, Error *error) {
+bool config_read(Config *config, const char *path, Error *error) {
     memset(config, 0, sizeof *config);
     config->hidden_dropout_prob = config->attention_probs_dropout_prob = -1;
     for (int i = 0; i < config_option_count; i++) {
         const Option *option = &config_options[i];
         if (option->fallback[0]) { CHECK(option_parse(config, option, option->fallback, error)); }
     }
-    if (!read_file(config, path, error) || !read_environment(config, error)) { return false; }
+    return read_file(config, path, error);
+}
+
+bool config_load(Config *config, const char *path, char *const *overrides, int count, Error *error) {
+    if (!config_read(config, path, error) || !read_environment(config, error)) { return false; }
     for (int i = 0; i < count; i++) {
         if (!read_override(config, overrides[i], error)) { return false; }
     }

@@ -56,6 +56,9 @@ typedef struct {
 // and the nearest known key, or EX_NOINPUT for a missing file.
 bool config_load(Config *config, const char *path, char *const *overrides, int count, Error *error);
 
+// The same of a file alone: what a run has resolved already.
+bool config_read(Config *config, const char *path, Error *error);
+
 // The resolved configuration as YAML; release with free.
 char *config_to_yaml(const Config *config);
 

@@ -24,6 +24,7 @@ static const struct {
     {"tokenize", command_tokenize, "token ids of lines of text"},
     {"sweep", command_sweep, "train many variants side by side and find the best"},
     {"bench", command_bench, "time the phases of training steps"},
+    {"report", command_report, "runs and sweeps as a page, a table or for TensorBoard"},
     {"export", command_export, "write the model of a run as a plain Hugging Face directory"},
     {"verify", command_verify, "check the bytes of checkpoints, runs and data sets"},
     {"info", command_info, "what this build and machine can do"},
