@@ -6,9 +6,9 @@
 
 #include "datasets/file.h"
 #include "trainer/commands.h"
-#include "trainer/report_csv.h"
-#include "trainer/report_html.h"
-#include "trainer/report_tensorboard.h"
+#include "trainer/report/report_csv.h"
+#include "trainer/report/report_html.h"
+#include "trainer/report/report_tensorboard.h"
 
 static const char usage[] =
     "Usage: bertune report RUN_OR_DIR ... [-o FILE] [--csv FILE] [--tensorboard DIR]\n"

@@ -7,8 +7,8 @@
 #include "trainer/commands.h"
 #include "trainer/number.h"
 #include "trainer/stop.h"
-#include "trainer/sweep_local.h"
-#include "trainer/sweep_table.h"
+#include "trainer/sweep/sweep_local.h"
+#include "trainer/sweep/sweep_table.h"
 
 static const char usage[] =
     "Usage: bertune sweep SWEEP.yaml [KEY=VALUE ...] [OPTION ...]\n"
