@@ -36,10 +36,11 @@ prepare() {
 }
 
 # Traps: bertune writes a checkpoint and exits 75 on USR2. mpirun and srun hand USR2 on; TERM they would follow by KILL.
+# Once is enough, and a second one would kill an mpirun that is about to end.
 hand_on() {
+    [ -z "$child" ] || [ -n "$asked" ] || kill -USR2 "$child" 2>/dev/null
     asked=$1
     interrupted=yes
-    [ -z "${child:-}" ] || kill -USR2 "$child" 2>/dev/null
 }
 
 # Puts the job back into the queue, or says why not.

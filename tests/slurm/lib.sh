@@ -32,7 +32,7 @@ trap leave EXIT
 fail() {
     local file
     echo "FAILED: $*" >&2
-    for file in "$out" "$err" ${log:+"$log"}; do
+    for file in "$out" "$err" bertune*-"${job:-}"*.log; do
         [ ! -s "$file" ] || { echo "--- $file" && tail -n 40 "$file"; } >&2
     done
     exit 1

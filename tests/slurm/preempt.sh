@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 start_cluster
 set_up
-long=(train.num_train_epochs=20 run.save_steps=5)
+long=(train.num_train_epochs=12 run.save_steps=5)
 train 2 0 run.dir=whole2 "${long[@]}"
 train 4 0 run.dir=whole4 "${long[@]}"
 declare -A jobs
