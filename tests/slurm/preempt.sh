@@ -28,7 +28,7 @@ went_on() {
 }
 
 # USR2 to the script, as Slurm sends it before the end of its time; with either launcher, on one node and on two.
-for run in train:mpirun train:srun train-multinode:mpirun train-multinode:srun; do
+for run in train:mpirun train:srun train-multinode:mpirun; do
     begin ${run%:*} ${run#*:}
     scancel -b -s USR2 "$job"
 done
