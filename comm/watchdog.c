@@ -312,7 +312,7 @@ static void blame_elsewhere(const View *view) {
 // if it has not used them much, either, in the second half of the time-out.
 static bool computes(View *view, int i, double passed) {
     Slot *slot = board_slot(view->board, i);
-    const double half = timeout_seconds() / 2, idle = view->idle[i], little = 0.2;
+    const double half = timeout_seconds() / 2, idle = view->idle[i], little = 0.05;
     if (!atomic_load_explicit(&slot->computes, memory_order_relaxed) || idle < half) { return false; }
     const double used = process_seconds(atomic_load(&slot->pid));
     if (idle - passed < half) { view->used[i] = used; }
@@ -502,6 +502,21 @@ void watchdog_join(const Comm *comm) {
     wake_up();
 }
 
+// mpirun ends all ranks as soon as one has left with an exit code other than 0, also one that is still putting away
+// MPI's shared memory: none leaves before all are through with MPI. Who stops on the way is noticed as ever.
+static void await_others(const View *view) {
+    const double once = 0.001, least = 10.0, patience = PATIENT * timeout_seconds();
+    for (double waited = 0.0; waited < (patience > least ? patience : least); waited += once) {
+        int inside = 0, signal;
+        for (int i = 0; i < view->board->ranks; i++) {
+            Slot *slot = board_slot(view->board, i);
+            inside += watched(slot) && state_of(slot, &signal) != PROCESS_ENDED;
+        }
+        if (!inside) { return; }
+        pause_for(once);
+    }
+}
+
 // The first rank of a node leaves last: one that stops on its way out would hold up the launcher, with nobody there to
 // notice.
 static void see_off(const View *view) {
@@ -523,6 +538,7 @@ static void see_off(const View *view) {
 void watchdog_stop(void) {
     if (!dog.started) { return; }
     atomic_store(&own->life, LIFE_LEFT);
+    await_others(atomic_load(&dog.view));
     if (atomic_load(&dog.view)->index == 0) { see_off(atomic_load(&dog.view)); }
     atomic_store(&dog.end, true);
     wake_up();

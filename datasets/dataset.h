@@ -49,7 +49,7 @@ bool dataset_write(const char *path, const DatasetInfo *info, const Reviews *con
                    int count, Error *error);
 
 // Checks the trailer without the HDF5 library: EX_NOINPUT when the file is missing, EX_DATAERR when it is no HDF5 file
-// or its bytes have changed. A file without a trailer (written by another tool) passes.
+// or its bytes have changed. A file that ends where its HDF5 data end (written by another tool) passes.
 bool dataset_verify(const char *path, Error *error);
 
 // Opens a verified file and reads its attributes and active vocabulary. access: H5P_DEFAULT, or a file access list for

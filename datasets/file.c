@@ -269,7 +269,12 @@ bool directory_publish(const char *temporary, const char *path, Error *error) {
 }
 
 void directory_remove(const char *path) {
-    // What a link leads to is not ours to remove.
+    // What a link leads to is not ours to remove; the link itself is, or what is made here next would go there.
+    char target;
+    if (readlink(path, &target, 1) >= 0) {
+        unlink(path);
+        return;
+    }
     const int fd = TEMP_FAILURE_RETRY(open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     DIR *directory = fd < 0 ? NULL : fdopendir(fd);
     if (!directory) {

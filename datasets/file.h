@@ -43,8 +43,8 @@ bool directory_sync(const char *path, Error *error);
 // was there stays.
 bool directory_publish(const char *temporary, const char *path, Error *error);
 
-// Removes a directory and the plain files and links in it, as far as possible; no error when there is none. Nothing
-// happens to what a link leads to.
+// Removes a directory and the plain files and links in it, or a link, as far as possible; no error when there is none.
+// Nothing happens to what a link leads to.
 void directory_remove(const char *path);
 
 // Writes directory/name to path (a buffer of size bytes), or ends the program when it does not fit.

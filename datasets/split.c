@@ -61,11 +61,10 @@ void split_permutation(int64_t *order, int64_t count, uint32_t seed) {
 }
 
 bool split_sizes(int64_t *train, int64_t *validation, int64_t rows, double test_size, Error *error) {
-    if (!(test_size >= 0 && test_size < 1)) {
-        return error_set(error, EX_CONFIG, "test size %g: expected at least 0 and less than 1", test_size);
-    }
-    *validation = (int64_t)ceil(test_size * (double)rows);
+    const bool valid = test_size >= 0 && test_size < 1;
+    *validation = valid ? (int64_t)ceil(test_size * (double)rows) : 0;
     *train = rows - *validation;
+    if (!valid) { return error_set(error, EX_CONFIG, "test size %g: expected at least 0 and less than 1", test_size); }
     if (*train <= 0) {
         return error_set(error, EX_CONFIG, "%lld rows with test size %g leave no row to train on", (long long)rows,
                          test_size);

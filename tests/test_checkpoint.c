@@ -31,6 +31,7 @@ static Progress make_progress(int64_t step) {
                          .global_batch_size = 8,
                          .divergence = {0.7 / 3, 0.1 / 3, 11},
                          .seed = 9007199254740991,
+                         .virtual_shards = 16,
                          .shuffle = true};
     memset(progress.source_sha256, 'c', 64);
     memset(progress.vocabulary_sha256, 'd', 64);
@@ -74,6 +75,7 @@ static void assert_progress(const Progress *a, const Progress *b) {
     assert_int_equal(a->train_rows, b->train_rows);
     assert_int_equal(a->global_batch_size, b->global_batch_size);
     assert_int_equal(a->seed, b->seed);
+    assert_int_equal(a->virtual_shards, b->virtual_shards);
     assert_int_equal(a->shuffle, b->shuffle);
     assert_string_equal(a->source_sha256, b->source_sha256);
     assert_string_equal(a->vocabulary_sha256, b->vocabulary_sha256);
@@ -241,26 +243,60 @@ static void test_state(void **state) {
     check_state(&path, "step", json_string("5"), "a value is missing or of another kind");
     check_state(&path, "step", json_integer(6), "step-00000005: damaged: state.json is of step 6");
     check_state(&path, "seed", NULL, "a value is missing or of another kind");
+    check_state(&path, "virtual_shards", json_string("8"), "a value is missing or of another kind");
+    check_state(&path, "virtual_shards", json_integer(-1), "a value is missing or of another kind");
     check_state(&path, "loss_mean", NULL, NULL);  // of an earlier version
     check_state(&path, "something_new", json_integer(1), NULL);
-    scratch_write(join(&path, "state.json").text, "[]", 2);
+
+    const ScratchPath file = join(&path, "state.json");
+    json_t *earlier = json_load_file(file.text, 0, NULL);
+    assert_int_equal(json_object_del(earlier, "virtual_shards"), 0);
+    assert_int_equal(json_dump_file(earlier, file.text, 0), 0);
+    json_decref(earlier);
+    seal(&path);
+    if (!checkpoint_load(&run.snapshot, path.text, &error)) { fail_msg("%s", error.text); }
+    assert_int_equal(run.snapshot.progress.virtual_shards, SHARDS_UNKNOWN);
+
+    scratch_write(file.text, "[]", 2);
     seal(&path);
     assert_false(checkpoint_load(&run.snapshot, path.text, &error));
     assert_error(&error, EX_DATAERR, "no state");
     run_close(&run);
 }
 
-// What a link leads to stays.
+// Links under the names of what is removed go; what they lead to stays, and nothing is written there.
 static void test_remove_links(void **state) {
     (void)state;
-    const ScratchPath directory = scratch_directory("links"), target = join(&directory, "step-00000001");
-    make_hollow(&target);
-    assert_int_equal(symlink("step-00000001", join(&directory, ".tmp-best").text), 0);
+    Run run;
+    Error error;
+    run_open(&run, 0);
+    const ScratchPath directory = scratch_directory("links"), target = scratch_directory("links-lead-here");
+    const char *const names[] = {".tmp-best", ".tmp-step-00000009-1", ".trash-step-00000001"};
+    scratch_write(join(&target, "mine").text, "x", 1);
+    for (int i = 0; i < 3; i++) { assert_int_equal(symlink(target.text, join(&directory, names[i]).text), 0); }
     directory_remove(join(&directory, ".tmp-best").text);
-    assert_int_equal(scratch_count(target.text), 1);
-    assert_int_equal(checkpoint_remove_leftovers(directory.text), 1);
+    assert_int_equal(scratch_count(directory.text), 2);
+    assert_int_equal(checkpoint_remove_leftovers(directory.text), 2);
+    assert_int_equal(scratch_count(directory.text), 0);
+
+    char own[64];
+    snprintf(own, sizeof own, ".tmp-step-00000003-%ld", (long)getpid());
+    const char *const in_the_way[] = {own, "step-00000003", ".tmp-final", "final", ".trash-final"};
+    for (int i = 0; i < 5; i++) { assert_int_equal(symlink(target.text, join(&directory, in_the_way[i]).text), 0); }
+    save(&run, directory.text, 3);
+    assert_true(checkpoint_write_final(&run.snapshot, directory.text, &error));
+    assert_int_equal(scratch_count(join(&directory, "step-00000003").text), 7);
+    assert_int_equal(scratch_count(join(&directory, "final").text), 5);
+    assert_int_equal(scratch_count(directory.text), 2);
+
+    directory_remove(join(&directory, "final").text);
+    assert_int_equal(symlink(target.text, join(&directory, "final").text), 0);
+    assert_int_equal(symlink(target.text, join(&directory, "step-00000004").text), 0);
+    checkpoint_remove_final(directory.text);
+    checkpoint_cut_back(directory.text, 3);
     assert_int_equal(scratch_count(directory.text), 1);
     assert_int_equal(scratch_count(target.text), 1);
+    run_close(&run);
 }
 
 // A checkpoint of another layout: one position less is trained.

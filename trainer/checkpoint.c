@@ -41,14 +41,14 @@ static bool write_optimizer(const Snapshot *snapshot, const char *directory, Man
 
 static bool write_state(const Progress *progress, const char *directory, Manifest *manifest, Error *error) {
     const Divergence *divergence = &progress->divergence;
-    json_t *json =
-        json_pack("{si,sI,sf,sf,sI,sI,sI,sI,sb,ss,ss,sf,sf,sI}", "format_version", STATE_VERSION, "step",
-                  (json_int_t)progress->step, "epoch_loss", progress->epoch_loss, "best_accuracy",
-                  progress->best_accuracy, "best_step", (json_int_t)progress->best_step, "train_rows",
-                  (json_int_t)progress->train_rows, "global_batch_size", (json_int_t)progress->global_batch_size,
-                  "seed", (json_int_t)progress->seed, "shuffle", (int)progress->shuffle, "source_sha256",
-                  progress->source_sha256, "vocabulary_sha256", progress->vocabulary_sha256, "loss_mean",
-                  divergence->mean, "loss_best_mean", divergence->best, "loss_steps", (json_int_t)divergence->steps);
+    json_t *json = json_pack(
+        "{si,sI,sf,sf,sI,sI,sI,sI,sI,sb,ss,ss,sf,sf,sI}", "format_version", STATE_VERSION, "step",
+        (json_int_t)progress->step, "epoch_loss", progress->epoch_loss, "best_accuracy", progress->best_accuracy,
+        "best_step", (json_int_t)progress->best_step, "train_rows", (json_int_t)progress->train_rows,
+        "global_batch_size", (json_int_t)progress->global_batch_size, "seed", (json_int_t)progress->seed,
+        "virtual_shards", (json_int_t)progress->virtual_shards, "shuffle", (int)progress->shuffle, "source_sha256",
+        progress->source_sha256, "vocabulary_sha256", progress->vocabulary_sha256, "loss_mean", divergence->mean,
+        "loss_best_mean", divergence->best, "loss_steps", (json_int_t)divergence->steps);
     CHECK(json);
     char *text = json_dumps(json, JSON_INDENT(2));
     json_decref(json);
@@ -131,7 +131,7 @@ static bool bad_state(const char *path, const char *how, Error *error) {
 
 static bool unpack_state(Progress *progress, json_t *json, const char *path, Error *error) {
     int version = 0, shuffle = 0;
-    json_int_t step, best_step, rows, batch, seed, loss_steps = 0;
+    json_int_t step, best_step, rows, batch, seed, shards = SHARDS_UNKNOWN, loss_steps = 0;
     const char *source, *vocabulary;
     if (json_unpack(json, "{si}", "format_version", &version) != 0) { return bad_state(path, "no state", error); }
     if (version != STATE_VERSION) {
@@ -140,12 +140,12 @@ static bool unpack_state(Progress *progress, json_t *json, const char *path, Err
     }
     *progress = (Progress){0};
     Divergence *divergence = &progress->divergence;
-    if (json_unpack(json, "{sI,sF,sF,sI,sI,sI,sI,sb,ss,ss,s?F,s?F,s?I}", "step", &step, "epoch_loss",
+    if (json_unpack(json, "{sI,sF,sF,sI,sI,sI,sI,s?I,sb,ss,ss,s?F,s?F,s?I}", "step", &step, "epoch_loss",
                     &progress->epoch_loss, "best_accuracy", &progress->best_accuracy, "best_step", &best_step,
-                    "train_rows", &rows, "global_batch_size", &batch, "seed", &seed, "shuffle", &shuffle,
-                    "source_sha256", &source, "vocabulary_sha256", &vocabulary, "loss_mean", &divergence->mean,
-                    "loss_best_mean", &divergence->best, "loss_steps", &loss_steps) != 0 ||
-        step < 0 || loss_steps < 0) {
+                    "train_rows", &rows, "global_batch_size", &batch, "seed", &seed, "virtual_shards", &shards,
+                    "shuffle", &shuffle, "source_sha256", &source, "vocabulary_sha256", &vocabulary, "loss_mean",
+                    &divergence->mean, "loss_best_mean", &divergence->best, "loss_steps", &loss_steps) != 0 ||
+        step < 0 || loss_steps < 0 || (shards < 0 && json_object_get(json, "virtual_shards"))) {
         return bad_state(path, "a value is missing or of another kind", error);
     }
     progress->step = step;
@@ -153,6 +153,7 @@ static bool unpack_state(Progress *progress, json_t *json, const char *path, Err
     progress->train_rows = rows;
     progress->global_batch_size = batch;
     progress->seed = seed;
+    progress->virtual_shards = shards;
     progress->shuffle = shuffle;
     divergence->steps = loss_steps;
     snprintf(progress->source_sha256, sizeof progress->source_sha256, "%s", source);

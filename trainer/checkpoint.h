@@ -6,6 +6,8 @@
 #include "trainer/divergence.h"
 #include "trainer/model.h"
 
+enum { SHARDS_UNKNOWN = -1 };
+
 // Where a run stands; everything else about a position follows from it and the configuration.
 typedef struct {
     int64_t step;          // steps done
@@ -15,6 +17,7 @@ typedef struct {
     Divergence divergence;
     // What the position means only something for:
     int64_t train_rows, global_batch_size, seed;
+    int64_t virtual_shards;  // of determinism: elastic, 0 for another, SHARDS_UNKNOWN in old checkpoints
     bool shuffle;
     char source_sha256[65], vocabulary_sha256[65];
 } Progress;

@@ -61,6 +61,7 @@ static int report(const Sweep *sweep, WorkEnd end) {
     if (end == WORK_LEFT) { return EX_OK; }
     bool ok = board_open(&board, sweep, "", 1, &error) && board_read(&board, &error);
     ok = ok && sweep_table_write(&board, &error);
+    board_tidy(sweep);
     const int best = ok ? board_best(&board) : -1;
     if (ok) { sweep_table_print(&board, stdout); }
     if (ok && best < 0) { ok = error_set(&error, EX_CONFIG, "%s: no trial was trained to its end", sweep->dir); }

@@ -1,6 +1,7 @@
 // See sweep_board.h. Results are here, claims in sweep_claim.c.
 #include "trainer/sweep_board.h"
 
+#include <dirent.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -45,6 +46,24 @@ static bool create(const Sweep *sweep, Error *error) {
     return ok;
 }
 
+// The longest first, so that all workers end at about the same time. But rungs wait for trials of lower numbers.
+static int *find_order(const Sweep *sweep) {
+    int *order = check_calloc((size_t)sweep->trials, sizeof *order);
+    int64_t *epochs = check_calloc((size_t)sweep->trials, sizeof *epochs);
+    for (int t = 0; t < sweep->trials; t++) {
+        int at = t;
+        while (sweep->rungs == 0 && at > 0 && epochs[at - 1] < sweep->epochs[t]) {
+            order[at] = order[at - 1];
+            epochs[at] = epochs[at - 1];
+            at--;
+        }
+        order[at] = t;
+        epochs[at] = sweep->epochs[t];
+    }
+    free(epochs);
+    return order;
+}
+
 bool board_open(Board *board, const Sweep *sweep, const char *worker, int ranks, Error *error) {
     memset(board, 0, sizeof *board);
     board->sweep = sweep;
@@ -55,6 +74,7 @@ bool board_open(Board *board, const Sweep *sweep, const char *worker, int ranks,
         board->segments[t] = sweep_segments(sweep, t);
         board->most = board->segments[t] > board->most ? board->segments[t] : board->most;
     }
+    board->order = find_order(sweep);
     const size_t count = (size_t)sweep->trials * (size_t)board->most;
     board->results = check_calloc(count, sizeof *board->results);
     board->states = check_calloc(count, sizeof *board->states);
@@ -63,6 +83,7 @@ bool board_open(Board *board, const Sweep *sweep, const char *worker, int ranks,
 
 void board_close(Board *board) {
     free(board->segments);
+    free(board->order);
     free(board->results);
     free(board->states);
     free(board->sightings);
@@ -172,6 +193,21 @@ int board_best(const Board *board) {
         }
     }
     return best;
+}
+
+void board_tidy(const Sweep *sweep) {
+    static const char *const parts[] = {"claims", "results"};
+    for (int i = 0; i < 2; i++) {
+        char directory[RUN_PATH], path[RUN_PATH];
+        path_join(directory, sizeof directory, sweep->dir, parts[i]);
+        DIR *entries = opendir(directory);
+        for (struct dirent *entry; entries && (entry = readdir(entries));) {
+            if (!strstr(entry->d_name, ".tmp-")) { continue; }
+            path_join(path, sizeof path, directory, entry->d_name);
+            unlink(path);
+        }
+        if (entries) { closedir(entries); }
+    }
 }
 
 static void put_real(json_t *json, const char *key, double value) {

@@ -30,6 +30,7 @@ typedef struct {
     const Sweep *sweep;
     int most;              // segments of a trial
     int *segments;         // (trials)
+    int *order;            // (trials) in which they are begun
     TrialResult *results;  // (trials, most)
     SegmentState *states;  // (trials, most)
     TrialResult winner;
@@ -84,8 +85,11 @@ void board_release(Claim *claim);
 // Writes the result and gives the claim back.
 bool board_publish(Board *board, Claim *claim, const TrialResult *result, Error *error);
 
-// Marks the claims of a process that has died by itself while others went on.
-void board_bury(const Sweep *sweep, pid_t pid);
+// Marks the claims of a process that has died by itself while others went on; gives their number.
+int board_bury(const Sweep *sweep, pid_t pid);
+
+// Removes temporary files that killed workers left; none may be at work.
+void board_tidy(const Sweep *sweep);
 
 // Seconds since 1970.
 double board_time(void);

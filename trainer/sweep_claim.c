@@ -229,7 +229,8 @@ static void write_end(const char *path, bool died) {
     free(text);
 }
 
-void board_bury(const Sweep *sweep, pid_t pid) {
+int board_bury(const Sweep *sweep, pid_t pid) {
+    int buried = 0;
     char directory[RUN_PATH], path[RUN_PATH], host[64], boot[64], pids[64];
     describe_machine(host, boot, pids);
     path_join(directory, sizeof directory, sweep->dir, "claims");
@@ -242,8 +243,10 @@ void board_bury(const Sweep *sweep, pid_t pid) {
                          json_integer_value(json_object_get(json, "pid")) == pid && !json_object_get(json, "end");
         json_decref(json);
         if (its) { write_end(path, true); }
+        buried += its;
     }
     if (entries) { closedir(entries); }
+    return buried;
 }
 
 void board_release(Claim *claim) {

@@ -14,19 +14,22 @@
 #include <unistd.h>
 
 #include "trainer/commands.h"
+#include "trainer/progress.h"
 #include "trainer/stop.h"
 
 typedef struct {
     const Sweep *sweep;
     int jobs, only;
-    pid_t *pids;  // (jobs) 0: has come to its end
-    int running;
+    pid_t *pids;               // (jobs) 0: has come to its end
+    int running, idle_deaths;  // these without a trial
     WorkEnd end;
     int code;  // exit code of the first that failed, or 0
 } Local;
 
 // WORK_LEFT of a worker process, as an exit code.
 enum { CODE_LEFT = 1 };
+
+enum { MOST_IDLE_DEATHS = 10 };
 
 // A part of this process's processors for each job, where there are enough.
 static void use_own_processors(int job, int jobs) {
@@ -87,6 +90,13 @@ static void signal_all(const Local *local, int number) {
     }
 }
 
+// The others would not come far, either.
+static void fail(Local *local, int code) {
+    local->end = WORK_FAILED;
+    if (!local->code) { local->code = code; }
+    signal_all(local, SIGUSR2);
+}
+
 // A worker has come to its end.
 static void take_end(Local *local, int job, int status) {
     const pid_t pid = local->pids[job];
@@ -95,8 +105,13 @@ static void take_end(Local *local, int job, int status) {
     if (WIFSIGNALED(status)) {
         fprintf(stderr, "bertune: worker %d (pid %ld) was ended by signal %d (%s)\n", job, (long)pid, WTERMSIG(status),
                 strsignal(WTERMSIG(status)));
-        board_bury(local->sweep, pid);
-        if (!stop_signalled()) { start(local, job); }
+        const bool at_work = board_bury(local->sweep, pid) > 0;
+        local->idle_deaths += !at_work;
+        if (local->idle_deaths > MOST_IDLE_DEATHS) {
+            fail(local, EX_SOFTWARE);
+        } else if (!stop_signalled()) {
+            start(local, job);
+        }
         return;
     }
     const int code = WEXITSTATUS(status);
@@ -104,20 +119,52 @@ static void take_end(Local *local, int job, int status) {
         if (local->end == WORK_DONE) { local->end = WORK_LEFT; }
     } else if (code == EX_TEMPFAIL) {
         if (local->end != WORK_FAILED) { local->end = WORK_STOPPED; }
-    } else if (code != EX_OK) {  // the others would not come far, either
-        local->end = WORK_FAILED;
-        if (!local->code) { local->code = code; }
-        board_bury(local->sweep, pid);
-        signal_all(local, SIGUSR2);
+    } else if (code != EX_OK) {
+        fail(local, code);
     }
+}
+
+// A bar of the trials that have come to an end, on a terminal.
+static void show(ProgressBar *bar, Board *board) {
+    Error error;
+    int settled = 0, best = -1;
+    SegmentResult lead = {0};
+    if (!board_read(board, &error)) { return; }
+    for (int t = 0; t < board->sweep->trials; t++) {
+        bool over = true;
+        for (int s = 0; s < board->segments[t]; s++) {
+            const SegmentState state = board->states[t * board->most + s];
+            const SegmentResult merit = board_merit(board, board_result(board, t, s));
+            over = over && state != SEGMENT_READY && state != SEGMENT_WAITS;
+            if (!merit.done || (best >= 0 && halving_compare(&merit, &lead) >= 0)) { continue; }
+            best = t;
+            lead = merit;
+        }
+        settled += over;
+    }
+    char note[160] = "";
+    if (best >= 0) {
+        snprintf(note, sizeof note, "%s %.4f (trial %d)", board->sweep->metric,
+                 board->sweep->maximize ? lead.metric : -lead.metric, best);
+    }
+    progress_update(bar, settled, board->sweep->trials, settled, note);
 }
 
 WorkEnd sweep_local(const Sweep *sweep, int jobs, int only, Error *error) {
     Local local = {.sweep = sweep, .jobs = jobs, .only = only, .end = WORK_DONE};
     local.pids = check_calloc((size_t)jobs, sizeof *local.pids);
     for (int i = 0; i < jobs; i++) { start(&local, i); }
+    ProgressBar bar;
+    Board board;
+    progress_start(&bar, "sweep", "trials", 0);
+    const bool shows = bar.terminal && only < 0 && board_open(&board, sweep, "", 1, error);
+    double shown = 0.0;
     for (bool told = false; local.running;) {
         int status;
+        if (shows && seconds_now() - shown > 1.0) {
+            shown = seconds_now();
+            show(&bar, &board);
+        }
         if (stop_signalled() && !told) {
             told = true;
             signal_all(&local, SIGUSR2);
@@ -130,6 +177,8 @@ WorkEnd sweep_local(const Sweep *sweep, int jobs, int only, Error *error) {
         const struct timespec rest = {0, 20000000};
         nanosleep(&rest, NULL);
     }
+    progress_clear(&bar);
+    if (shows) { board_close(&board); }
     free(local.pids);
     if (local.end == WORK_FAILED) { error_set(error, local.code, "the sweep cannot go on"); }
     return local.end;

@@ -58,9 +58,26 @@ static const char *value_of(const Sweep *sweep, int trial, int key) {
     return sweep->values[trial * sweep->key_count + key];
 }
 
+// Whether trials differ in the key.
+static bool varies(const Sweep *sweep, int key) {
+    for (int t = 1; t < sweep->trials; t++) {
+        if (strcmp(value_of(sweep, t, key), value_of(sweep, 0, key)) != 0) { return true; }
+    }
+    return false;
+}
+
+// Without its section, where that is clear.
+static const char *name_of(const Sweep *sweep, int key) {
+    const char *name = strchr(sweep->keys[key]->key, '.') + 1;
+    for (int k = 0; k < sweep->key_count; k++) {
+        if (k != key && strcmp(strchr(sweep->keys[k]->key, '.') + 1, name) == 0) { return sweep->keys[key]->key; }
+    }
+    return name;
+}
+
 // Columns wide enough for the keys' names and values.
 static int width_of(const Sweep *sweep, int key) {
-    size_t width = strlen(strchr(sweep->keys[key]->key, '.') + 1);
+    size_t width = strlen(name_of(sweep, key));
     for (int t = 0; t < sweep->trials; t++) {
         const size_t length = strlen(value_of(sweep, t, key));
         if (length > width) { width = length; }
@@ -70,14 +87,14 @@ static int width_of(const Sweep *sweep, int key) {
 
 static void print_keys(const Sweep *sweep, FILE *out) {
     for (int k = 0; k < sweep->key_count; k++) {
-        fprintf(out, "  %-*s", width_of(sweep, k), strchr(sweep->keys[k]->key, '.') + 1);
+        if (varies(sweep, k)) { fprintf(out, "  %-*s", width_of(sweep, k), name_of(sweep, k)); }
     }
     fputc('\n', out);
 }
 
 static void print_values(const Sweep *sweep, int trial, FILE *out) {
     for (int k = 0; k < sweep->key_count; k++) {
-        fprintf(out, "  %-*s", width_of(sweep, k), value_of(sweep, trial, k));
+        if (varies(sweep, k)) { fprintf(out, "  %-*s", width_of(sweep, k), value_of(sweep, trial, k)); }
     }
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "datasets/file.h"
 #include "trainer/checkpoint.h"
@@ -36,11 +37,12 @@ static SegmentState state_of(const Board *board, int trial, int segment) {
 // Whether this worker is to begin trials; the others' further segments it takes all the same.
 static bool begins(const Worker *worker, int trial) { return worker->only < 0 || worker->only == trial; }
 
-// Claims the ready segment that is nearest to its trial's end, then those of lower numbers.
+// Claims the ready segment that is nearest to its trial's end, in the order of the board.
 static bool claim_segment(Worker *worker, bool *taken, Error *error) {
     Board *board = &worker->board;
     for (int s = board->most - 1; s >= 0; s--) {
-        for (int t = 0; t < worker->sweep->trials; t++) {
+        for (int i = 0; i < worker->sweep->trials; i++) {
+            const int t = board->order[i];
             if (s >= board->segments[t] || state_of(board, t, s) != SEGMENT_READY) { continue; }
             if (s == 0 && !begins(worker, t)) { continue; }
             if (!board_claim(board, t, s, &worker->claim, taken, error)) { return false; }
@@ -127,6 +129,7 @@ static bool is_result(int code) {
 static void say(const Worker *worker, const TrialResult *result) {
     const Claim *claim = &worker->claim;
     char who[32] = "winner";
+    if (isatty(STDERR_FILENO)) { fputs("\r\033[K", stderr); }  // in place of a bar
     if (claim->trial != BOARD_WINNER) { snprintf(who, sizeof who, "trial %d", claim->trial); }
     if (result->status == TRIAL_DIVERGED || result->status == TRIAL_FAILED) {
         fprintf(stderr, "bertune: %s %s: %s\n", who, trial_status_name(result->status), result->error);

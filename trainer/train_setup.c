@@ -193,6 +193,25 @@ static bool choose_checkpoint(const Trainer *trainer, char *path, size_t size, E
                      trainer->run.checkpoints, damaged);
 }
 
+static void describe_order(char *text, size_t size, int64_t shards) {
+    if (shards) {
+        snprintf(text, size, "elastic with virtual_shards %lld", (long long)shards);
+    } else {
+        snprintf(text, size, "off or run");
+    }
+}
+
+// The order of sums is that of the checkpoint, as far as that says; else the end would depend on where the run was
+// interrupted.
+static bool check_order(const Progress *saved, const Progress *wanted, const char *path, Error *error) {
+    if (saved->virtual_shards == SHARDS_UNKNOWN || saved->virtual_shards == wanted->virtual_shards) { return true; }
+    char before[64], now[64];
+    describe_order(before, sizeof before, saved->virtual_shards);
+    describe_order(now, sizeof now, wanted->virtual_shards);
+    return error_set(error, EX_CONFIG, "%s: made with train.determinism: %s; now %s; use another run.dir", path, before,
+                     now);
+}
+
 static bool check_progress(const Progress *saved, const Progress *wanted, const char *path, Error *error) {
     if (strcmp(saved->source_sha256, wanted->source_sha256) == 0 && saved->train_rows == wanted->train_rows &&
         strcmp(saved->vocabulary_sha256, wanted->vocabulary_sha256) == 0 &&
@@ -220,7 +239,9 @@ static bool load_weights(Trainer *trainer, float *moments, Error *error) {
         Snapshot snapshot = {&trainer->model, &trainer->bert, &trainer->weights, moments, moments + total, wanted};
         if (!checkpoint_load(&snapshot, trainer->resumed_from, error)) { return false; }
         trainer->progress = snapshot.progress;
-        return check_progress(&snapshot.progress, &wanted, trainer->resumed_from, error);
+        trainer->progress.virtual_shards = wanted.virtual_shards;
+        return check_progress(&snapshot.progress, &wanted, trainer->resumed_from, error) &&
+               check_order(&snapshot.progress, &wanted, trainer->resumed_from, error);
     }
     if (config->model_init == INIT_RANDOM) {
         weights_randomize(&trainer->weights, &trainer->bert, &trainer->model.config, (uint64_t)config->seed);
@@ -258,11 +279,13 @@ static bool share_weights(Trainer *trainer, Error *error) {
     const DatasetInfo *info = &trainer->dataset.info;
     const Config *config = &trainer->config;
     const size_t total = trainer->bert.layout.total;
+    const bool elastic = config->determinism == DETERMINISM_ELASTIC;
     float *moments = check_calloc(2 * total, sizeof *moments);
     trainer->progress = (Progress){.best_accuracy = -1,
                                    .train_rows = trainer->train.reviews.rows,
                                    .global_batch_size = config->global_batch_size,
                                    .seed = config->seed,
+                                   .virtual_shards = elastic ? config->virtual_shards : 0,
                                    .shuffle = config->shuffle};
     memcpy(trainer->progress.source_sha256, info->source_sha256, sizeof info->source_sha256);
     memcpy(trainer->progress.vocabulary_sha256, info->vocabulary_sha256, sizeof info->vocabulary_sha256);
@@ -273,9 +296,8 @@ static bool share_weights(Trainer *trainer, Error *error) {
         trainer->reducer = reducer_open(comm, trainer->device, trainer->placement.transport, total, REPLICAS, error);
         ok = trainer->reducer != NULL;
         if (ok) { fill_replicas(trainer, moments); }
-        ok = ok && (config->determinism != DETERMINISM_ELASTIC ||
-                    elastic_open(&trainer->elastic, comm, trainer->device, trainer->reducer, total,
-                                 config->virtual_shards, error));
+        ok = ok && (!elastic || elastic_open(&trainer->elastic, comm, trainer->device, trainer->reducer, total,
+                                             config->virtual_shards, error));
     }
     free(moments);
     return ok;

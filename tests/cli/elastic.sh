@@ -31,6 +31,21 @@ train 1 0 run.dir=run1 "${elastic[@]}" train.determinism=run
 train 4 0 run.dir=run4 "${elastic[@]}" train.determinism=run
 cmp -s run1/final/model.safetensors run4/final/model.safetensors && fail "elastic has nothing to do"
 
+# Another order of sums would change the bits half way: neither other shards nor another mode are gone on with.
+train 2 0 run.dir=order "${elastic[@]}" train.max_steps=3
+train 1 0 run.dir=plain "${elastic[@]}" train.determinism=off train.max_steps=3
+for ranks in 0 2; do
+    train $ranks 78 run.dir=order "${elastic[@]}" train.virtual_shards=16
+    contains "$err" "train.determinism: elastic with virtual_shards 8; now elastic with virtual_shards 16; use another"
+    train $ranks 78 run.dir=order "${elastic[@]}" train.determinism=run
+    contains "$err" "train.determinism: elastic with virtual_shards 8; now off or run; use another run.dir"
+    train $ranks 78 run.dir=plain "${elastic[@]}"
+    contains "$err" "train.determinism: off or run; now elastic with virtual_shards 8; use another run.dir"
+done
+train 1 0 run.dir=plain "${elastic[@]}" train.determinism=run train.virtual_shards=16 train.max_steps=6
+train 4 0 run.dir=order "${elastic[@]}"
+same alone/final/model.safetensors order/final/model.safetensors
+
 # Fewer rows than shards: some are empty.
 for ranks in 1 4; do
     train $ranks 0 run.dir=small$ranks "${elastic[@]}" train.global_batch_size=5 train.max_steps=12

@@ -130,8 +130,7 @@ while true; do
             for each in $(leftovers); do kill -9 "$each" 2>/dev/null || true; done
         fi
     fi
-    code=0
-    wait "$pid" 2>/dev/null || code=$?
+    await_launcher "$pid"
     wait_for 20 gone
     resumed=$((resumed + $(grep -c 'going on from' "$err" || true)))
     if [ "$code" = 0 ]; then
@@ -148,7 +147,7 @@ while true; do
 done
 none_left
 echo "$done_kills kills ($inside inside a save, $alone of one rank), $resumed starts from a checkpoint, $finished runs" \
-    "finished: all states readable, all ends equal"
+    "finished: all states readable, all ends equal; mpirun locked itself out $locked times"
 
 # A run of 6 steps with 3 saves.
 [ -n "$faults" ] || exit 0

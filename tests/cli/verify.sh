@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # bertune verify: whole and damaged checkpoints, runs, models and data sets. And what is said of leftovers, of a run that
 # diverges and of ranks whose weights differ.
+# Usage: verify.sh BERTUNE [DAMAGES [SEED]]: so many random damages besides, by default 12.
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
 export OMPI_MCA_ess_singleton_isolated=1
 faults=${FAULTS:-}
+damages=${2:-12}
+RANDOM=${3:-1}
 set_up
 verify() { expect "$1" "$bertune" verify "${@:2}"; }
 
@@ -84,6 +87,26 @@ for path in run/checkpoints/step-00000012 run/final; do
     cp kept $path/MANIFEST
     verify 0 $path
 done
+
+# Damaged at random: a bit flipped, cut short, bytes behind the end.
+files=(run/checkpoints/step-00000012/* run/final/* data.h5)
+flips=0 cuts=0
+for ((i = 0; i < damages; i++)); do
+    file=${files[RANDOM % ${#files[@]}]}
+    size=$(stat -c %s "$file")
+    at=$(((RANDOM << 15 | RANDOM) % size))
+    cp "$file" kept
+    case $((RANDOM % 6)) in
+        0 | 1) truncate -s $at "$file" && cuts=$((cuts + 1)) ;;
+        2) head -c $((1 + RANDOM % 99)) /dev/zero >>"$file" ;;
+        *) flip "$file" $at $((1 << RANDOM % 8)) && flips=$((flips + 1)) ;;
+    esac
+    verify 65 "${file%/*}"
+    contains "$out" "${file%/*}: damaged: " "damage $i, of $file at $at"
+    cp kept "$file"
+done
+verify 0 run data.h5
+echo "$damages random damages, all found: $flips bits flipped, $cuts files cut, $((damages - flips - cuts)) longer"
 rm run/checkpoints/step-00000012/MANIFEST
 damaged run/checkpoints/step-00000012 MANIFEST missing
 verify 65 run nowhere
@@ -125,6 +148,18 @@ verify 0 left/checkpoints/step-00000001
 equal "$(find left -name '.*' | sort | tr '\n' ' ')" "left/.lock left/.notes.tmp-3 "
 train 0 0 run.dir=left train.max_steps=3
 lacks "$err" "removed what"
+# Links of such names go themselves, and never what they lead to; nothing is written there.
+mkdir elsewhere
+echo mine >elsewhere/file
+for name in .tmp-final .trash-final .config.yaml.tmp-1 checkpoints/.tmp-step-00000001-9 checkpoints/.trash-step-00000001; do
+    ln -s "$PWD/elsewhere" left/$name
+done
+rm -r left/checkpoints/step-00000002 left/final
+for name in final checkpoints/step-00000009; do ln -s "$PWD/elsewhere" left/$name; done
+train 0 0 run.dir=left train.max_steps=4 run.save_total_limit=1
+contains "$err" "left: removed what a killed run left: 5 temporary files"
+equal "$(find left -type l | sort | tr '\n' ' ')$(find elsewhere -type f)$(cat elsewhere/file)" "elsewhere/filemine"
+verify 0 left
 
 # Two jobs that start at the same time: one trains, the other leaves without touching anything, or finds it finished.
 train 0 0 run.dir=one train.max_steps=20
