@@ -36,6 +36,7 @@ typedef struct {
     TrialResult winner;
     struct Sighting *sightings;  // of claims that may be stale
     int sighting_count;
+    bool doubtful;     // another machine's worker holds something and has shown no life since it was first seen
     char worker[128];  // who this is, for people
     int ranks;         // of this worker
 } Board;
