@@ -72,6 +72,6 @@ until_end() {
 }
 
 # until_step N RUN: waits until a step N is in the metrics.
-until_step() { wait_for 60 grep "\"step\": $1," "$2/metrics.jsonl"; }
+until_step() { wait_for 120 grep "\"step\": $1," "$2/metrics.jsonl"; }
 
 equal_bytes() { same "$1/final/model.safetensors" "$2/final/model.safetensors"; }

@@ -30,6 +30,13 @@ like() {
     same "runs/$1/winner/final/model.safetensors" "runs/$2/winner/final/model.safetensors"
 }
 
+# In the background: an element of an array finds its trial claimed by a node that is lost, and takes it all the same.
+sweep lost 2 1
+mkdir -p runs/lost/claims
+echo '{"host": "lost", "pid": 1, "worker": "lost:0", "begin": 1, "started": 1, "boot": "?", "pids": "?"}' >runs/lost/claims/0005-0001.1
+"$bertune" sweep lost.yaml --trial 5 >"$scratch/lost" 2>&1 &
+lost=$!
+
 start_array() { submit --array=0-5 slurm/sweep.sbatch "$1.yaml"; }
 start_farm() { submit --nodes=2 --ntasks-per-node=2 slurm/sweep-farm.sbatch "$1.yaml"; }
 
@@ -56,12 +63,11 @@ for kind in array farm; do
     jobs[$kind]=$job
     until_step 10 runs/long-$kind/trials/0000
     scancel -b -s USR2 "$job"
+    { wait_for 90 test -e runs/long-$kind/results/0000-0006.json && scancel "$job"; } &
 done
 for kind in array farm; do
     look_at "${jobs[$kind]}"
-    wait_for 60 test -e runs/long-$kind/results/0000-0006.json
-    scancel "$job"
-    wait_for 40 left_queue
+    wait_for 120 left_queue
     absent runs/long-$kind/table.csv
     start_$kind long-$kind
     until_end COMPLETED 0
@@ -69,4 +75,9 @@ for kind in array farm; do
 done
 contains "bertune-sweep-${jobs[array]}_0.log" "job ${jobs[array]}_0: requeued to go on, time 1 of at most 50"
 contains "bertune-farm-${jobs[farm]}.log" "job ${jobs[farm]}: requeued to go on, time 1 of at most 50"
+
+code=0
+wait $lost || code=$?
+equal "$code" 0 "$(cat "$scratch/lost")"
+[ -s runs/lost/results/0005-0001.json ] || fail "nobody took the trial of a lost node: $(cat "$scratch/lost")"
 none_left

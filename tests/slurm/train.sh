@@ -32,7 +32,7 @@ for launcher in mpirun srun; do
     LAUNCHER=$launcher submit slurm/train-multinode.sbatch c.yaml run.dir=two-$launcher
     for attempt in 1 2 3 4 5; do  # slurm/README.md
         wait_for 120 left_queue
-        [ $launcher:$attempt != srun:5 ] && grep -q "^srun: .*Segmentation fault" "$log" || break
+        if [ $launcher:$attempt = srun:5 ] || ! grep -q "^srun: .*Segmentation fault" "$log"; then break; fi
         echo "AGAIN: Slurm's PMIx plugin let a step of two nodes crash at its start"
         LAUNCHER=$launcher submit slurm/train-multinode.sbatch c.yaml run.dir=two-$launcher
     done
