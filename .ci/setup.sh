@@ -54,6 +54,30 @@ install_missing() {
         "apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing" >/dev/null
 }
 
+# Installs Slurm for its tests, which need root: others, and machines without these packages, see them skipped. What apt
+# would start of it is not started (the tests start their own), unless somebody has a policy for that already.
+install_slurm() {
+    local command package policy=/usr/sbin/policy-rc.d missing=""
+    while read -r command package; do
+        PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || missing="$missing $package"
+    done <<'TOOLS'
+slurmctld slurmctld
+slurmd slurmd
+sbatch slurm-client
+munged munge
+ip iproute2
+TOOLS
+    pkg-config --exists pmix || missing="$missing libpmix-dev"
+    [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+    say "installing$missing"
+    if [ -e $policy ]; then policy=""; else printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy; fi
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive sh -c \
+        "apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing" >/dev/null ||
+        echo "Slurm cannot be installed: its tests will be skipped" >&2
+    [ -z "$policy" ] || rm -f "$policy"
+}
+
 # Open MPI: root may run it (containers), more ranks than cores are allowed, and no warnings where the kernel forbids
 # one process to copy from another.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1

@@ -26,6 +26,8 @@ prepare() {
     # mpirun waits up to four times as long after a rank has ended with an error, of the time that --signal leaves.
     # It kills ranks so long after it got TERM itself, twice as long after: they must have written their checkpoint.
     export OMPI_MCA_odls_base_sigkill_timeout=${OMPI_MCA_odls_base_sigkill_timeout:-10}
+    # Jobs that start at once on one node, as elements of an array do, would trip over each other's directories.
+    [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ] || export OMPI_MCA_orte_tmpdir_base=${TMPDIR:-/tmp}/bertune-$SLURM_JOB_ID
     case $launcher in
         # Ranks and nodes come from Slurm; the kernel places ranks and threads within the job's CPUs.
         mpirun) start=(mpirun --bind-to none) ;;
@@ -36,10 +38,11 @@ prepare() {
 }
 
 # Traps: bertune writes a checkpoint and exits 75 on USR2. mpirun and srun hand USR2 on; TERM they would follow by KILL.
+# Once is enough, and a second one would kill an mpirun that is about to end.
 hand_on() {
+    [ -z "$child" ] || [ -n "$asked" ] || kill -USR2 "$child" 2>/dev/null
     asked=$1
     interrupted=yes
-    [ -z "${child:-}" ] || kill -USR2 "$child" 2>/dev/null
 }
 
 # Puts the job back into the queue, or says why not.
@@ -73,6 +76,7 @@ run() {
         code=$?
     done
     child=""
+    rmdir "${OMPI_MCA_orte_tmpdir_base:-}" 2>/dev/null
     # The end of time may come before bertune can catch the signal, or srun kill the ranks that exit a moment later.
     case "$asked $code" in "USR2 137" | "USR2 140" | "USR2 143") code=75 ;; esac
     if [ "$code" = 0 ]; then

@@ -38,10 +38,6 @@ for launcher in mpirun srun; do
     contains "$log" "GPUs of a node: 2; restart 0; $launcher"
     contains "$log" "2 ranks on cuda"
 
-    job_sees $'node1 0,1\nnode1 0,1\nnode2 0,1\nnode2 0,1' --gpus-per-node=2 slurm/train-multinode.sbatch c.yaml
-    until_end COMPLETED 0
-    contains "$log" "4 ranks on cuda"
-
     job_sees $'node1 none\nnode1 none' slurm/train.sbatch c.yaml
     until_end COMPLETED 0
     contains "$log" "2 ranks x 1 thread on cpu"
@@ -50,4 +46,8 @@ for launcher in mpirun srun; do
     until_end FAILED 69
     contains "$log" "job $job: exit code 69, not requeued"
 done
+
+LAUNCHER=mpirun job_sees $'node1 0,1\nnode1 0,1\nnode2 0,1\nnode2 0,1' --gpus-per-node=2 slurm/train-multinode.sbatch c.yaml
+until_end COMPLETED 0
+contains "$log" "4 ranks on cuda"
 none_left

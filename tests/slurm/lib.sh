@@ -32,7 +32,7 @@ trap leave EXIT
 fail() {
     local file
     echo "FAILED: $*" >&2
-    for file in "$out" "$err" ${log:+"$log"}; do
+    for file in "$out" "$err" bertune*-"${job:-}"*.log; do
         [ ! -s "$file" ] || { echo "--- $file" && tail -n 40 "$file"; } >&2
     done
     exit 1
@@ -72,6 +72,6 @@ until_end() {
 }
 
 # until_step N RUN: waits until a step N is in the metrics.
-until_step() { wait_for 60 grep "\"step\": $1," "$2/metrics.jsonl"; }
+until_step() { wait_for 120 grep "\"step\": $1," "$2/metrics.jsonl"; }
 
 equal_bytes() { same "$1/final/model.safetensors" "$2/final/model.safetensors"; }

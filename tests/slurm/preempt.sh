@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 start_cluster
 set_up
-long=(train.num_train_epochs=20 run.save_steps=5)
+long=(train.num_train_epochs=12 run.save_steps=5)
 train 2 0 run.dir=whole2 "${long[@]}"
 train 4 0 run.dir=whole4 "${long[@]}"
 declare -A jobs
@@ -28,7 +28,7 @@ went_on() {
 }
 
 # USR2 to the script, as Slurm sends it before the end of its time; with either launcher, on one node and on two.
-for run in train:mpirun train:srun train-multinode:mpirun train-multinode:srun; do
+for run in train:mpirun train:srun train-multinode:mpirun; do
     begin ${run%:*} ${run#*:}
     scancel -b -s USR2 "$job"
 done

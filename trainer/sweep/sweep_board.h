@@ -39,6 +39,7 @@ typedef struct {
     bool settled;                // nothing can have come since that would not show as a change
     struct Sighting *sightings;  // of claims that may be stale
     int sighting_count;
+    bool doubtful;     // another machine's worker holds something and has shown no life since it was first seen
     char worker[128];  // who this is, for people
     int ranks;         // of this worker
 } Board;

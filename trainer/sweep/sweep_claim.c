@@ -29,6 +29,7 @@ struct Sighting {
     char name[64];
     struct timespec touched;
     double since;
+    bool alive;  // it has been touched meanwhile
 };
 
 // The machine, which start of it this is, and the name space of its pids.
@@ -77,7 +78,9 @@ static bool left_alone(Board *board, const char *name, const char *path) {
         if (seen->touched.tv_sec != status.st_mtim.tv_sec || seen->touched.tv_nsec != status.st_mtim.tv_nsec) {
             seen->touched = status.st_mtim;
             seen->since = seconds_now();
+            seen->alive = true;
         }
+        board->doubtful |= !seen->alive;
         return seconds_now() - seen->since > STALE;
     }
     board->sightings = check_realloc(board->sightings, (size_t)board->sighting_count + 1, sizeof *board->sightings);
@@ -85,6 +88,8 @@ static bool left_alone(Board *board, const char *name, const char *path) {
     snprintf(seen->name, sizeof seen->name, "%s", name);
     seen->touched = status.st_mtim;
     seen->since = seconds_now();
+    seen->alive = false;
+    board->doubtful = true;
     return false;
 }
 

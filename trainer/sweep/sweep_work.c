@@ -70,7 +70,7 @@ static void order_training(const Worker *worker, Order *order, Config *config) {
 // The claim of what can be done now, if any; *done: there is nothing left to do, now or later.
 static bool claim_any(Worker *worker, bool *taken, bool *done, Error *error) {
     Board *board = &worker->board;
-    *taken = *done = false;
+    *taken = *done = board->doubtful = false;
     if (!board_read(board, error)) { return false; }
     if (!board_settled(board)) { return claim_segment(worker, taken, error); }
     *done = !worker->sweep->dev || board->winner.known || board_best(board) < 0;
@@ -103,7 +103,7 @@ static bool find_work(Worker *worker, Order *order, Config *config, Error *error
             order_training(worker, order, config);
             return true;
         }
-        if (done || worker->only >= 0) {
+        if (done || (worker->only >= 0 && !worker->board.doubtful)) {  // a lost node's work is for whoever is left
             order->end = done ? WORK_DONE : WORK_LEFT;
             return true;
         }
