@@ -111,13 +111,15 @@ Importance group_importance(const Group *group, size_t parameter, int64_t epoch)
 // How long workers worked.
 typedef struct {
     const char *worker;
-    size_t segments;  // with a result
+    size_t segments;  // of trials, with a result
     double busy;      // seconds of these
     double unknown;   // seconds of attempts without a result, at most
+    bool tried;       // it had a trial
 } Worker;
 
-// Workers by name, to be freed by the caller; *begin and *end bound all work (unix seconds).
-Worker *group_workers(const Group *group, size_t *count, double *begin, double *end);
+// Workers by name, to be freed by the caller; *begin and *end bound all work (unix seconds), and *over is when the last
+// trial ended: the winner is trained by one worker alone, when nothing is left for the others.
+Worker *group_workers(const Group *group, size_t *count, double *begin, double *end, double *over);
 
 // Where a segment ends, at the latest at `last`. An attempt without a result ends where it was seen last, before the
 // next one of its worker or of its trial begins.

@@ -128,8 +128,9 @@ static bool draw(Gantt *gantt, FILE *out, const char *label, Error *error) {
 
 bool picture_gantt(const Group *group, FILE *out, const char *label, Error *error) {
     Gantt gantt = {.group = group};
+    double over;
     size_t count;
-    Worker *workers = group_workers(group, &count, &gantt.begin, &gantt.end);
+    Worker *workers = group_workers(group, &count, &gantt.begin, &gantt.end, &over);
     gantt.workers = workers;
     gantt.rows = count < DRAWN_WORKERS ? count : DRAWN_WORKERS;
     const bool ok = !count || !(gantt.end > gantt.begin) || draw(&gantt, out, label, error);

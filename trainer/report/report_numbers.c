@@ -134,15 +134,17 @@ static int by_worker(const void *a, const void *b) {
     return strverscmp(((const Worker *)a)->worker, ((const Worker *)b)->worker);
 }
 
-Worker *group_workers(const Group *group, size_t *count, double *begin, double *end) {
+Worker *group_workers(const Group *group, size_t *count, double *begin, double *end, double *over) {
     Worker *workers = check_calloc(group->segment_count, sizeof *workers);
     *count = 0;
     *begin = INFINITY;
-    *end = -INFINITY;
+    *end = *over = -INFINITY;
     for (size_t i = 0; i < group->segment_count; i++) {
         const Segment *segment = &group->segments[i];
+        const double last = fmax(segment->begin, segment->alive && !group->done ? segment->seen : segment->end);
         *begin = fmin(*begin, segment->begin);
-        *end = fmax(*end, fmax(segment->begin, segment->alive && !group->done ? segment->seen : segment->end));
+        *end = fmax(*end, last);
+        if (segment->trial != WINNER) { *over = fmax(*over, last); }
     }
     for (size_t i = 0; i < group->segment_count; i++) {
         const Segment *segment = &group->segments[i];
@@ -151,6 +153,8 @@ Worker *group_workers(const Group *group, size_t *count, double *begin, double *
         while (w < *count && strcmp(workers[w].worker, segment->worker) != 0) { w++; }
         *count += w == *count;
         workers[w].worker = segment->worker;
+        if (segment->trial == WINNER) { continue; }
+        workers[w].tried = true;
         const double seconds = group_segment_end(group, segment, *end) - segment->begin;
         workers[w].segments += !isnan(segment->end);
         *(isnan(segment->end) ? &workers[w].unknown : &workers[w].busy) += seconds;

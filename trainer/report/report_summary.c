@@ -100,26 +100,30 @@ static void put_counts(FILE *out, const Group *group) {
     }
 }
 
-// Share of the time in which workers had work that led to a result.
-static double busy_share(const Worker *workers, size_t count, double span) {
+// Share of the time in which workers had work that led to a result; *tried: how many had a trial at all.
+static double busy_share(const Worker *workers, size_t count, double span, size_t *tried) {
     double busy = 0;
-    for (size_t w = 0; w < count; w++) { busy += workers[w].busy; }
-    return busy / ((double)count * span);
+    *tried = 0;
+    for (size_t w = 0; w < count; w++) {
+        busy += workers[w].busy;
+        *tried += workers[w].tried;
+    }
+    return busy / ((double)*tried * span);
 }
 
 static void put_time(FILE *out, const Group *group) {
-    size_t count;
-    double begin, end, total = 0;
-    Worker *workers = group_workers(group, &count, &begin, &end);
+    size_t count, tried;
+    double begin, end, over, total = 0;
+    Worker *workers = group_workers(group, &count, &begin, &end, &over);
     for (size_t i = 0; i < group->entry_count; i++) {
         if (!isnan(group->entries[i].seconds)) { total += group->entries[i].seconds; }
     }
-    if (count && end > begin) {
-        put_both(out, "It took ", "历时 ");
-        put_duration(out, end - begin);
+    if (over > begin) {
+        const double share = 100 * busy_share(workers, count, over - begin, &tried);
+        put_both(out, "The trials took ", "各次试验历时 ");
+        put_duration(out, over - begin);
         put_both(out, " on %zu workers, which were busy for <strong>%.0f %%</strong> of it. ",
-                 "，%zu 个工作组，忙碌时间占 <strong>%.0f %%</strong>。", count,
-                 100 * busy_share(workers, count, end - begin));
+                 "，%zu 个工作组，忙碌时间占 <strong>%.0f %%</strong>。", tried, share);
     }
     put_both(out, "All training together: ", "训练总时间：");
     put_duration(out, total);
@@ -137,14 +141,15 @@ void put_summary(FILE *out, const Group *group) {
 }
 
 void put_workers(FILE *out, const Group *group) {
-    size_t count;
-    double begin, end;
-    Worker *workers = group_workers(group, &count, &begin, &end);
-    const double span = end - begin;
+    size_t count, tried;
+    double begin, end, over;
+    Worker *workers = group_workers(group, &count, &begin, &end, &over);
+    const double span = over - begin;
     if (count && span > 0) {
+        const double share = 100 * busy_share(workers, count, span, &tried);
         fputs("<p>", out);
-        put_both(out, "Busy: %.1f %% of %zu workers x %.1f s.", "忙碌：%.1f %%（%zu 个工作组 × %.1f 秒）。",
-                 100 * busy_share(workers, count, span), count, span);
+        put_both(out, "Busy until the last trial ended: %.1f %% of %zu workers x %.1f s.",
+                 "到最后一次试验结束为止忙碌：%.1f %%（%zu 个工作组 × %.1f 秒）。", share, tried, span);
         if (count > DRAWN_WORKERS) { put_both(out, " The first %d are drawn.", "图中为前 %d 个。", DRAWN_WORKERS); }
         fputs("</p>\n<details><summary>", out);
         put_both(out, "Each worker", "各工作组");
