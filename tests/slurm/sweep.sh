@@ -55,26 +55,30 @@ until_end FAILED 64
 contains "bertune-sweep-${job}_6.log" "the sweep has trials 0 to 5"
 
 # Warned in their first rung, cancelled in later ones, and submitted again.
-for name in long long-array long-farm; do sweep $name 18 6; done
+for name in long long-array long-farm; do sweep $name 24 12; done
 expect 0 "$bertune" sweep long.yaml
-declare -A jobs
+declare -A jobs logs
 for kind in array farm; do
     start_$kind long-$kind
     jobs[$kind]=$job
+    if [ $kind = array ]; then logs[$kind]=bertune-sweep-${job}_0.log; else logs[$kind]=bertune-farm-$job.log; fi
     until_step 10 runs/long-$kind/trials/0000
     scancel -b -s USR2 "$job"
-    { wait_for 90 test -e runs/long-$kind/results/0000-0006.json && scancel "$job"; } &
+    {
+        wait_for 90 grep "restart 1; " "${logs[$kind]}"
+        wait_for 90 compgen -G "runs/long-$kind/results/*-0012.json"
+        scancel "$job"
+    } &
 done
 for kind in array farm; do
     look_at "${jobs[$kind]}"
     wait_for 120 left_queue
+    contains "${logs[$kind]}" ": requeued to go on, time 1 of at most 50"
     absent runs/long-$kind/table.csv
     start_$kind long-$kind
     until_end COMPLETED 0
     like long long-$kind
 done
-contains "bertune-sweep-${jobs[array]}_0.log" "job ${jobs[array]}_0: requeued to go on, time 1 of at most 50"
-contains "bertune-farm-${jobs[farm]}.log" "job ${jobs[farm]}: requeued to go on, time 1 of at most 50"
 
 code=0
 wait $lost || code=$?
