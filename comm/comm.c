@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 void comm_check(int status, const char *file, int line, const char *call) {
@@ -162,6 +163,16 @@ void comm_sum_floats(const Comm *comm, float *values, int64_t count) {
 
 void comm_largest(const Comm *comm, int *values, int count) {
     CHECK_MPI(MPI_Allreduce(MPI_IN_PLACE, values, count, MPI_INT, MPI_MAX, comm->world));
+}
+
+void comm_gather_all(const Comm *comm) {
+    MPI_Request request;
+    CHECK_MPI(MPI_Ibarrier(comm->world, &request));
+    for (int there = 0; !there;) {
+        const struct timespec moment = {0, 20000000};
+        CHECK_MPI(MPI_Test(&request, &there, MPI_STATUS_IGNORE));
+        if (!there) { nanosleep(&moment, NULL); }
+    }
 }
 
 void comm_barrier(const Comm *comm) { CHECK_MPI(MPI_Barrier(comm->world)); }

@@ -44,6 +44,9 @@ void comm_sum_floats(const Comm *comm, float *values, int64_t count);
 // Collective. The largest over the ranks, in place.
 void comm_largest(const Comm *comm, int *values, int count);
 
+// Collective. Waits for all, for as long as it takes: the rank shows that it lives, and leaves the processor to others.
+void comm_gather_all(const Comm *comm);
+
 // Collective. Waits for all.
 void comm_barrier(const Comm *comm);
 

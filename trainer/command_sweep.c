@@ -9,6 +9,7 @@
 #include "trainer/stop.h"
 #include "trainer/sweep/sweep_local.h"
 #include "trainer/sweep/sweep_table.h"
+#include "trainer/trainer.h"
 
 static const char usage[] =
     "Usage: bertune sweep SWEEP.yaml [KEY=VALUE ...] [OPTION ...]\n"
@@ -92,31 +93,44 @@ static bool agree_on_end(const Comm *comm, WorkEnd *end, Error *error) {
     return true;
 }
 
+// Rank 0 only. So that what is wrong with the directory is said once.
+static bool take_up(const Sweep *sweep, Error *error) {
+    Board board;
+    const bool ok = board_open(&board, sweep, "", 1, error);
+    board_close(&board);
+    return ok;
+}
+
+// Collective. Cuts the ranks into groups that work. A group that fails says so and waits until the others are through
+// with what they can do.
+static bool work_in_groups(const Sweep *sweep, const Comm *comm, int only, WorkEnd *end, Error *error) {
+    Comm group;
+    char name[128];
+    comm_split(comm, sweep->ranks_per_trial, &group);
+    snprintf(name, sizeof name, "%s:%d", comm->host, comm->rank);
+    *end = sweep_work(sweep, &group, name, only, error);
+    if (*end == WORK_FAILED && group.rank == 0) { fprintf(stderr, "bertune: worker %s: %s\n", name, error->text); }
+    comm_gather_all(comm);
+    comm_finish(&group);
+    return agree_on_end(comm, end, error);
+}
+
 // Groups of ranks under mpirun or srun. Returns the exit code.
 static int farm(const Sweep *sweep, int only) {
-    Comm comm, group;
+    Comm comm;
     Error error;
     WorkEnd end = WORK_DONE;
-    char name[128];
-    watchdog_start(sweep->base.step_timeout);
-    bool ok = comm_init(&comm, &error);
-    if (ok) { watchdog_join(&comm); }
-    ok = ok && check_ranks(sweep, comm.size, only, &error);
+    bool ok = trainer_start(&comm, sweep->base.step_timeout, &error) && check_ranks(sweep, comm.size, only, &error) &&
+              comm_agree(&comm, comm.rank != 0 || take_up(sweep, &error), &error);
+    if (!ok && comm.rank == 0) { print_error(&error); }
     if (ok) {
         stop_watch(sweep->base.max_time);
-        comm_split(&comm, sweep->ranks_per_trial, &group);
-        snprintf(name, sizeof name, "%s:%d", comm.host, comm.rank);
-        end = sweep_work(sweep, &group, name, only, &error);
-        ok = agree_on_end(&comm, &end, &error);
-        comm_finish(&group);
+        ok = work_in_groups(sweep, &comm, only, &end, &error);
     }
     int code = ok ? EX_OK : error.code;
-    if (!ok && comm.rank == 0) { print_error(&error); }
     if (ok && comm.rank == 0) { code = report(sweep, end); }
     if (ok) { comm_broadcast(&comm, &code, sizeof code); }
-    watchdog_phase(WATCH_END, -1);
-    comm_finish(&comm);
-    watchdog_stop();
+    trainer_end(&comm);
     return code;
 }
 

@@ -20,10 +20,15 @@ static double early_timeout(const char *path, char *const *overrides, int count)
     return read ? config.step_timeout : WATCH_TIMEOUT;
 }
 
-bool trainer_begin(Comm *comm, Config *config, const char *path, char *const *overrides, int count, Error *error) {
-    watchdog_start(early_timeout(path, overrides, count));
+bool trainer_start(Comm *comm, double timeout, Error *error) {
+    watchdog_start(timeout);
     if (!comm_init(comm, error)) { return false; }
     watchdog_join(comm);
+    return true;
+}
+
+bool trainer_begin(Comm *comm, Config *config, const char *path, char *const *overrides, int count, Error *error) {
+    if (!trainer_start(comm, early_timeout(path, overrides, count), error)) { return false; }
     const bool ok = comm->rank != 0 || config_load(config, path, overrides, count, error);
     if (!comm_agree(comm, ok, error)) { return false; }
     comm_broadcast(comm, config, sizeof *config);

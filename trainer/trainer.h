@@ -67,8 +67,12 @@ typedef struct {
     bool stop;                // a rank has been asked to stop
 } StepResult;
 
-// Collective. Starts the watchdog and MPI; rank 0 reads the configuration and all get it. False on all ranks, with the
-// error, when a user erred. To be ended by trainer_end all the same.
+// Collective. Starts the watchdog and MPI; false on all ranks when the launch is wrong. timeout: run.step_timeout. To
+// be ended by trainer_end all the same.
+bool trainer_start(Comm *comm, double timeout, Error *error);
+
+// Collective. trainer_start with what the configuration says; rank 0 reads the configuration and all get it. False on
+// all ranks, with the error, when a user erred.
 bool trainer_begin(Comm *comm, Config *config, const char *path, char *const *overrides, int count, Error *error);
 void trainer_end(Comm *comm);
 

@@ -166,11 +166,15 @@ contains "$err" "with mpirun -np"
 expect 78 mpirun -np 3 "$bertune" sweep pairs.yaml
 expect 78 "$bertune" sweep one.yaml train.seed=5
 contains "$err" "holds another sweep"
+expect 78 mpirun -np 2 "$bertune" sweep one.yaml train.seed=5
+equal "$(grep -c "holds another sweep" "$err")" 1 "lines about another sweep"
 sweep new "$asha"
 expect 0 "$bertune" sweep new.yaml --dry-run
 absent new
 equal "$(wc -l <"$out")" 13 "lines of --dry-run"
 echo '{"status": "finished"' >one/results/0000-0001.json
 expect 65 "$bertune" sweep one.yaml
+contains "$err" "0000-0001.json: not a result"
+expect 65 mpirun -np 2 "$bertune" sweep one.yaml
 contains "$err" "0000-0001.json: not a result"
 none_left

@@ -16,6 +16,7 @@
 #include "trainer/commands.h"
 #include "trainer/progress.h"
 #include "trainer/stop.h"
+#include "trainer/trainer.h"
 
 typedef struct {
     const Sweep *sweep;
@@ -51,19 +52,14 @@ static int work(const Local *local, int job) {
     WorkEnd end = WORK_FAILED;
     char name[128];
     use_own_processors(job, local->jobs);
-    watchdog_start(local->sweep->base.step_timeout);
-    const bool ok = comm_init(&comm, &error);
-    if (ok) {
-        watchdog_join(&comm);
+    if (trainer_start(&comm, local->sweep->base.step_timeout, &error)) {
         stop_watch(local->sweep->base.max_time);
         comm.seat = job;
         snprintf(name, sizeof name, "%s:%d", comm.host, job);
         end = sweep_work(local->sweep, &comm, name, local->only, &error);
     }
     if (end == WORK_FAILED) { print_error(&error); }
-    watchdog_phase(WATCH_END, -1);
-    comm_finish(&comm);
-    watchdog_stop();
+    trainer_end(&comm);
     static const int codes[] = {[WORK_DONE] = EX_OK, [WORK_LEFT] = CODE_LEFT, [WORK_STOPPED] = EX_TEMPFAIL};
     return end == WORK_FAILED ? error.code : codes[end];
 }
