@@ -32,6 +32,8 @@ LIBRARIES
         command -v c++ >/dev/null || echo g++
         printf '#include <boost/context/detail/fcontext.hpp>\n' | c++ -E -x c++ - >/dev/null 2>&1 ||
             echo libboost-context-dev
+        command -v gnuplot >/dev/null || echo gnuplot-nox  # `bertune report`
+        command -v python3 >/dev/null || echo python3
     fi
     printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1 || echo libc6-dev
 }

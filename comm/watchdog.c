@@ -502,8 +502,8 @@ void watchdog_join(const Comm *comm) {
     wake_up();
 }
 
-// mpirun ends all ranks as soon as one has left with an exit code other than 0, also one that is still putting away
-// MPI's shared memory: none leaves before all are through with MPI. Who stops on the way is noticed as ever.
+// None leaves before all of the node are through with MPI, so that one that stops on the way, the first too, is
+// noticed; and mpirun, which ends all as soon as one has left with an exit code other than 0, finds none still at it.
 static void await_others(const View *view) {
     const double once = 0.001, least = 10.0, patience = PATIENT * timeout_seconds();
     for (double waited = 0.0; waited < (patience > least ? patience : least); waited += once) {

@@ -147,6 +147,32 @@ static void test_defaults(void **state) {
     }
 }
 
+// configs/default.yaml is what the table says, and means what an empty file means.
+static void test_default_file(void **state) {
+    (void)state;
+    char *printed = NULL;
+    size_t length = 0, file_length;
+    FILE *out = open_memstream(&printed, &length);
+    config_print_defaults(out);
+    assert_int_equal(fclose(out), 0);
+    char *file = (char *)scratch_read(BERTUNE_FIXTURES "/../../configs/default.yaml", &file_length);
+    if (length != file_length || memcmp(file, printed, length) != 0) {
+        fail_msg("configs/default.yaml is old: bertune train --print-defaults > configs/default.yaml");
+    }
+    const Config empty = accepted("");
+    Config config;
+    Error error;
+    assert_true(load(&config, printed, length, NULL, 0, &error));
+    assert_memory_equal(&config, &empty, sizeof config);
+    for (int i = 0; i < config_option_count; i++) {  // and lacks none
+        char line[128];
+        snprintf(line, sizeof line, "%s:", strchr(config_options[i].key, '.') + 1);
+        assert_non_null(strstr(printed, line));
+    }
+    free(file);
+    free(printed);
+}
+
 // What the contract's page shows, as far as this is more than a default.
 static void test_contract(void **state) {
     (void)state;
@@ -452,6 +478,7 @@ int main(void) {
         cmocka_unit_test(test_arguments),     cmocka_unit_test(test_structure), cmocka_unit_test(test_not_yaml),
         cmocka_unit_test(test_crlf_and_mark), cmocka_unit_test(test_hostile),   cmocka_unit_test(test_long_values),
         cmocka_unit_test(test_files),         cmocka_unit_test(test_resolved),  cmocka_unit_test(test_unprintable),
+        cmocka_unit_test(test_default_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

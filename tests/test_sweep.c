@@ -7,8 +7,8 @@
 
 #include "kernels/philox.h"
 #include "tests/scratch.h"
-#include "trainer/sweep.h"
-#include "trainer/sweep_halving.h"
+#include "trainer/sweep/sweep.h"
+#include "trainer/sweep/sweep_halving.h"
 
 static ScratchPath base_config(void) {
     static const char yaml[] = "train:\n  num_train_epochs: 9\n  learning_rate: 1e-4\n";

@@ -19,8 +19,7 @@ static bool has_config(char *directory, size_t size, const char *path, const cha
     return access(config, F_OK) == 0;
 }
 
-// The model directory that path means.
-static bool resolve(char *directory, size_t size, const char *path, Error *error) {
+bool classifier_find(char *directory, size_t size, const char *path, Error *error) {
     char checkpoints[PATH_MAX];
     int damaged = 0;
     path_join(checkpoints, sizeof checkpoints, path, "checkpoints");
@@ -36,19 +35,20 @@ static bool resolve(char *directory, size_t size, const char *path, Error *error
                                path);
 }
 
-static bool open_weights(Classifier *classifier, DeviceKind kind, Error *error) {
-    const ModelConfig *config = &classifier->model.config;
-    Bert *bert = &classifier->bert;
+bool classifier_read(Model *model, Bert *bert, Weights *weights, const char *directory, Error *error) {
+    if (!model_open(model, directory, false, error)) { return false; }
+    const ModelConfig *config = &model->config;
     bert_init(bert, config, config->vocab_size, config->max_positions, -1);
-    weights_init(&classifier->weights, bert, config, NULL);
+    weights_init(weights, bert, config, NULL);
     char fresh[1024];
-    if (!weights_load(&classifier->weights, bert, config, classifier->directory, 0, fresh, sizeof fresh, error)) {
-        return false;
-    }
-    if (fresh[0]) {
-        return error_set(error, EX_DATAERR, "%s: not fine-tuned yet: model.safetensors lacks %s; use `bertune train`",
-                         classifier->directory, fresh);
-    }
+    if (!weights_load(weights, bert, config, directory, 0, fresh, sizeof fresh, error)) { return false; }
+    return !fresh[0] ||
+           error_set(error, EX_DATAERR, "%s: not fine-tuned yet: model.safetensors lacks %s; use `bertune train`",
+                     directory, fresh);
+}
+
+static bool open_device(Classifier *classifier, DeviceKind kind, Error *error) {
+    const Bert *bert = &classifier->bert;
     classifier->device = device_open(kind, 0, omp_get_max_threads(), classifier->compute.precision, error);
     if (!classifier->device) { return false; }
     const size_t bytes = bert->layout.total * sizeof(float);
@@ -74,13 +74,13 @@ bool classifier_open(Classifier *classifier, const char *path, Compute compute, 
     const char *lacks = device_lacks(kind, 0, compute.precision);
     if (lacks) { return error_set(error, EX_CONFIG, "--precision: %s", lacks); }
     char vocabulary[PATH_MAX];
-    if (!resolve(classifier->directory, sizeof classifier->directory, path, error) ||
-        !model_open(&classifier->model, classifier->directory, false, error)) {
+    if (!classifier_find(classifier->directory, sizeof classifier->directory, path, error) ||
+        !classifier_read(&classifier->model, &classifier->bert, &classifier->weights, classifier->directory, error)) {
         return false;
     }
     path_join(vocabulary, sizeof vocabulary, classifier->directory, "vocab.txt");
     classifier->max_length = model_max_length(&classifier->model);
-    return tokenizer_open(&classifier->tokenizer, vocabulary, error) && open_weights(classifier, kind, error);
+    return tokenizer_open(&classifier->tokenizer, vocabulary, error) && open_device(classifier, kind, error);
 }
 
 void classifier_close(Classifier *classifier) {

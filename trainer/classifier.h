@@ -26,6 +26,14 @@ typedef struct {
     Inference inference;
 } Classifier;
 
+// The model directory that path means: itself, a run's final/, else the run's newest valid checkpoint. EX_NOINPUT when
+// there is none, EX_DATAERR when all checkpoints are damaged.
+bool classifier_find(char *directory, size_t size, const char *path, Error *error);
+
+// Reads a fine-tuned model with its full tables. EX_DATAERR also where pooler or classifier are missing. To be freed
+// with model_close, bert_free and weights_free, also after a failure.
+bool classifier_read(Model *model, Bert *bert, Weights *weights, const char *directory, Error *error);
+
 // path: a Hugging Face directory, or a run directory (its final/, else its newest valid checkpoint). Close with
 // classifier_close also after a failure. EX_CONFIG where the device lacks the precision, EX_UNAVAILABLE where there is
 // no such device.

@@ -3,10 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "trainer/advise.h"
 #include "trainer/commands.h"
 #include "trainer/config_options.h"
 #include "trainer/number.h"
-#include "trainer/trainer.h"
+#include "trainer/timing.h"
 
 static const char usage[] =
     "Usage: bertune bench CONFIG.yaml [KEY=VALUE ...] [OPTION ...]\n"
@@ -15,44 +16,23 @@ static const char usage[] =
     "multiply-add peak and copy bandwidth. Leaves no files. Of several ranks the figures are those of\n"
     "rank 0. On a GPU a step is one recorded graph and has no phases, unless run.profile=true takes it\n"
     "apart.\n\n"
+    "  --advise          instead: how long a step would take on 1 to 1,024 ranks, by a model whose constants are\n"
+    "                    measured on the ranks that this is started with (2 or more), and how many are worth while\n"
     "  --steps N         steps to time, after some that are not [50]\n"
     "  --format FORMAT   text | json [text]\n"
     "  --help, --version\n";
 
-enum { WARM_UP = 10, WARM_UP_RECORDED = 64 };
-
 typedef struct {
     int64_t steps;
-    bool json;
-    double *seconds;  // (steps)
-    double tokens;    // of all of them
+    bool json, advise;
+    double *seconds, *tokens;  // (steps)
 } Bench;
 
 static const struct option long_options[] = {{"steps", required_argument, NULL, 's'},
                                              {"format", required_argument, NULL, 'f'},
+                                             {"advise", no_argument, NULL, 'a'},
                                              {"help", no_argument, NULL, 'h'},
                                              {0}};
-
-static bool take_steps(Trainer *trainer, Bench *bench, Error *error) {
-    const int64_t per_epoch = trainer->batches.steps;
-    for (int64_t i = trainer->recorded ? -WARM_UP_RECORDED : -WARM_UP; i < bench->steps; i++) {
-        if (i == 0 && trainer->profile) { profile_reset(trainer->profile); }
-        if (trainer->progress.step % per_epoch == 0) {
-            trainer_begin_epoch(trainer, trainer->progress.step / per_epoch);
-        }
-        StepResult result;
-        if (!trainer_step(trainer, &result, error)) { return false; }
-        if (i < 0) { continue; }
-        bench->seconds[i] = result.seconds;
-        bench->tokens += (double)result.tokens;
-    }
-    return true;
-}
-
-static int by_size(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 typedef struct {
     double mean, median, best;  // milliseconds
@@ -90,23 +70,34 @@ static void print_json(const Trainer *trainer, const char *precision, const Time
 static void report(const Trainer *trainer, Bench *bench) {
     char precision[16];
     option_format(&trainer->config, option_find("train.precision"), precision, sizeof precision);
-    qsort(bench->seconds, (size_t)bench->steps, sizeof *bench->seconds, by_size);
-    double sum = 0.0;
-    for (int64_t i = 0; i < bench->steps; i++) { sum += bench->seconds[i]; }
+    double sum = 0.0, tokens = 0.0;
+    for (int64_t i = 0; i < bench->steps; i++) {
+        sum += bench->seconds[i];
+        tokens += bench->tokens[i];
+    }
     const double mean = 1e3 * sum / (double)bench->steps;
-    const double best = 1e3 * bench->seconds[0], median = 1e3 * bench->seconds[bench->steps / 2];
+    const double median = 1e3 * timing_median(bench->seconds, bench->steps), best = 1e3 * bench->seconds[0];
     (bench->json ? print_json : print_text)(trainer, precision,
-                                            &(Times){mean, median, best, bench->tokens / (double)bench->steps});
+                                            &(Times){mean, median, best, tokens / (double)bench->steps});
 }
 
-static bool time_steps(const Comm *comm, const Config *config, Bench *bench, Error *error) {
+static bool time_steps(Trainer *trainer, Bench *bench, Error *error) {
+    bench->seconds = check_calloc((size_t)bench->steps, sizeof *bench->seconds);
+    bench->tokens = check_calloc((size_t)bench->steps, sizeof *bench->tokens);
+    enum { WARM_UP = 10 };
+    const int64_t warm_up = trainer->recorded ? TIMING_WARM_UP_RECORDED : WARM_UP;
+    const bool ok = timing_steps(trainer, warm_up, bench->steps, bench->seconds, bench->tokens, error);
+    if (ok && trainer->comm.rank == 0) { report(trainer, bench); }
+    free(bench->tokens);
+    free(bench->seconds);
+    return ok;
+}
+
+static bool measure(const Comm *comm, const Config *config, Bench *bench, Error *error) {
     Trainer trainer;
     bool ok = trainer_open(&trainer, TRAINER_BENCH, comm, config, error);
     if (ok) {
-        bench->seconds = check_calloc((size_t)bench->steps, sizeof *bench->seconds);
-        ok = take_steps(&trainer, bench, error);
-        if (ok && comm->rank == 0) { report(&trainer, bench); }
-        free(bench->seconds);
+        ok = bench->advise ? advise(&trainer, bench->steps, bench->json, error) : time_steps(&trainer, bench, error);
     }
     trainer_close(&trainer);
     return ok;
@@ -117,7 +108,7 @@ static int run(Bench *bench, int argc, char **argv) {
     Config config;
     Error error;
     const bool ok =
-        trainer_begin(&comm, &config, argv[0], argv + 1, argc - 1, &error) && time_steps(&comm, &config, bench, &error);
+        trainer_begin(&comm, &config, argv[0], argv + 1, argc - 1, &error) && measure(&comm, &config, bench, &error);
     if (!ok && comm.rank == 0) { print_error(&error); }
     trainer_end(&comm);
     return ok ? EX_OK : error.code;
@@ -140,6 +131,9 @@ int command_bench(int argc, char **argv) {
                 if (!bench.json && strcmp(optarg, "text") != 0) {
                     return usage_error("bench", "--format: expected text or json, found `%s`", optarg);
                 }
+                break;
+            case 'a':
+                bench.advise = true;
                 break;
             case 'h':
                 fputs(usage, stdout);

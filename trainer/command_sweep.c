@@ -7,8 +7,8 @@
 #include "trainer/commands.h"
 #include "trainer/number.h"
 #include "trainer/stop.h"
-#include "trainer/sweep_local.h"
-#include "trainer/sweep_table.h"
+#include "trainer/sweep/sweep_local.h"
+#include "trainer/sweep/sweep_table.h"
 
 static const char usage[] =
     "Usage: bertune sweep SWEEP.yaml [KEY=VALUE ...] [OPTION ...]\n"
@@ -64,7 +64,13 @@ static int report(const Sweep *sweep, WorkEnd end) {
     board_tidy(sweep);
     const int best = ok ? board_best(&board) : -1;
     if (ok) { sweep_table_print(&board, stdout); }
-    if (ok && best < 0) { ok = error_set(&error, EX_CONFIG, "%s: no trial was trained to its end", sweep->dir); }
+    if (ok && best < 0) {
+        ok = error_set(&error, EX_CONFIG, "%s: no trial was trained to its end", sweep->dir);
+    } else if (ok && board.winner.known && board.winner.status != TRIAL_FINISHED) {
+        const int code = board.winner.status == TRIAL_DIVERGED ? EX_DIVERGED : EX_CONFIG;
+        ok = error_set(&error, code, "%s: the winner's training on all rows came to nothing: %s", sweep->dir,
+                       board.winner.error);
+    }
     board_close(&board);
     if (!ok) { print_error(&error); }
     return ok ? EX_OK : error.code;

@@ -11,6 +11,8 @@ int command_evaluate(int argc, char **argv);
 int command_predict(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
 int command_bench(int argc, char **argv);
+int command_export(int argc, char **argv);
+int command_report(int argc, char **argv);
 int command_verify(int argc, char **argv);
 int command_sweep(int argc, char **argv);
 int command_info(int argc, char **argv);

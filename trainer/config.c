@@ -107,14 +107,18 @@ static bool read_override(Config *config, const char *argument, Error *error) {
     return assign(config, "command line", key, equals + 1, error);
 }
 
-bool config_load(Config *config, const char *path, char *const *overrides, int count, Error *error) {
+bool config_read(Config *config, const char *path, Error *error) {
     memset(config, 0, sizeof *config);
     config->hidden_dropout_prob = config->attention_probs_dropout_prob = -1;
     for (int i = 0; i < config_option_count; i++) {
         const Option *option = &config_options[i];
         if (option->fallback[0]) { CHECK(option_parse(config, option, option->fallback, error)); }
     }
-    if (!read_file(config, path, error) || !read_environment(config, error)) { return false; }
+    return read_file(config, path, error);
+}
+
+bool config_load(Config *config, const char *path, char *const *overrides, int count, Error *error) {
+    if (!config_read(config, path, error) || !read_environment(config, error)) { return false; }
     for (int i = 0; i < count; i++) {
         if (!read_override(config, overrides[i], error)) { return false; }
     }
@@ -133,27 +137,37 @@ static void put_text(FILE *out, const char *text) {
     fputc('\'', out);
 }
 
+// Begins a section where the option is the first of one; gives the option's name in it.
+static const char *put_section(FILE *out, int index) {
+    const char *key = config_options[index].key, *name = strchr(key, '.') + 1;
+    const size_t width = (size_t)(name - key);
+    if (index == 0 || strncmp(config_options[index - 1].key, key, width) != 0) {
+        fprintf(out, "%.*s:\n", (int)width - 1, key);
+    }
+    return name;
+}
+
+static void put_value(FILE *out, const Option *option, const char *value) {
+    if (option->type == OPTION_TEXT) {
+        put_text(out, value);
+    } else {
+        fputs(value, out);
+    }
+    fputc('\n', out);
+}
+
 char *config_to_yaml(const Config *config) {
     char *yaml = NULL, value[CONFIG_TEXT_SIZE];
     size_t length = 0;
     FILE *out = open_memstream(&yaml, &length);
     CHECK(out);
-    const char *section = "";
     for (int i = 0; i < config_option_count; i++) {
         const Option *option = &config_options[i];
-        const char *name = strchr(option->key, '.') + 1;
-        const size_t width = (size_t)(name - option->key);
-        if (strncmp(section, option->key, width) != 0) { fprintf(out, "%.*s:\n", (int)width - 1, option->key); }
-        section = option->key;
+        const char *name = put_section(out, i);
         option_format(config, option, value, sizeof value);
         if (!option->fallback[0] && value[0] == '-') { continue; }
         fprintf(out, "  %s: ", name);
-        if (option->type == OPTION_TEXT) {
-            put_text(out, value);
-        } else {
-            fputs(value, out);
-        }
-        fputc('\n', out);
+        put_value(out, option, value);
     }
     CHECK(fclose(out) == 0);
     return yaml;
@@ -164,5 +178,17 @@ void config_print_help(FILE *out) {
         const Option *option = &config_options[i];
         fprintf(out, "  %-36s %s%s%s%s\n", option->key, option->help, option->fallback[0] ? " [" : "", option->fallback,
                 option->fallback[0] ? "]" : "");
+    }
+}
+
+void config_print_defaults(FILE *out) {
+    fputs("# Every key with its default; made by `bertune train --print-defaults`.\n", out);
+    for (int i = 0; i < config_option_count; i++) {
+        const Option *option = &config_options[i];
+        const char *name = put_section(out, i);
+        fprintf(out, "  # %s", option->help);
+        if (option->choices) { fprintf(out, " (%s)", option->choices); }
+        fprintf(out, "\n  %s%s:%s", option->fallback[0] ? "" : "# ", name, option->fallback[0] ? " " : "");
+        put_value(out, option, option->fallback);
     }
 }

@@ -56,10 +56,16 @@ typedef struct {
 // and the nearest known key, or EX_NOINPUT for a missing file.
 bool config_load(Config *config, const char *path, char *const *overrides, int count, Error *error);
 
+// The same of a file alone: what a run has resolved already.
+bool config_read(Config *config, const char *path, Error *error);
+
 // The resolved configuration as YAML; release with free.
 char *config_to_yaml(const Config *config);
 
 // Every option with its default and meaning, for --help.
 void config_print_help(FILE *out);
+
+// A configuration file of all defaults, with the meaning of each key as a comment: configs/default.yaml.
+void config_print_defaults(FILE *out);
 
 #endif

@@ -24,6 +24,8 @@ static const struct {
     {"tokenize", command_tokenize, "token ids of lines of text"},
     {"sweep", command_sweep, "train many variants side by side and find the best"},
     {"bench", command_bench, "time the phases of training steps"},
+    {"report", command_report, "runs and sweeps as a page, a table or for TensorBoard"},
+    {"export", command_export, "write the model of a run as a plain Hugging Face directory"},
     {"verify", command_verify, "check the bytes of checkpoints, runs and data sets"},
     {"info", command_info, "what this build and machine can do"},
 };
@@ -101,7 +103,7 @@ static int run_command(int argc, char **argv) {
     for (size_t i = 0; i < COMMANDS; i++) {
         if (strcmp(commands[i].name, name) != 0) { continue; }
         if (commands[i].run == command_train || commands[i].run == command_sweep) { stop_catch(); }
-        if (commands[i].run == command_prepare) { stop_leave(); }
+        if (commands[i].run == command_prepare || commands[i].run == command_export) { stop_leave(); }
         stop_release();
         return commands[i].run(argc - 1, argv + 1);
     }

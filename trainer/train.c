@@ -139,11 +139,17 @@ int command_train(int argc, char **argv) {
         "Usage: bertune train CONFIG.yaml [KEY=VALUE ...]\n"
         "       mpirun -np N bertune train CONFIG.yaml [KEY=VALUE ...]\n"
         "Fine-tunes a BERT classifier on a data set of `bertune prepare`, on all ranks together.\n\n"
+        "  --print-defaults  a configuration file of all defaults (configs/default.yaml)\n"
+        "  --help, --version\n\n"
         "Keys of the configuration and their defaults:\n";
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0) {
             fputs(usage, stdout);
             config_print_help(stdout);
+            return EX_OK;
+        }
+        if (strcmp(argv[i], "--print-defaults") == 0) {
+            config_print_defaults(stdout);
             return EX_OK;
         }
         if (argv[i][0] == '-' && argv[i][1]) { return usage_error("train", "unknown option `%s`", argv[i]); }

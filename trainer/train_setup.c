@@ -252,7 +252,7 @@ static bool load_weights(Trainer *trainer, float *moments, Error *error) {
                       (uint64_t)config->seed, fresh, sizeof fresh, error)) {
         return false;
     }
-    if (fresh[0]) {
+    if (fresh[0] && trainer->use != TRAINER_TRIAL) {
         fprintf(stderr, "bertune: newly initialised, since %s lacks them: %s\n", config->model_path, fresh);
     }
     return true;
@@ -383,7 +383,7 @@ static void plan(Trainer *trainer) {
 }
 
 // Steps that are recorded have no phases.
-static void open_recorded(Trainer *trainer) {
+void trainer_record(Trainer *trainer) {
     const RecordedUse use = {.comm = &trainer->comm,
                              .config = &trainer->config,
                              .device = trainer->device,
@@ -417,7 +417,7 @@ bool trainer_open(Trainer *trainer, TrainerUse use, const Comm *comm, const Conf
     if (!comm_agree(comm, ok, error) || !share_weights(trainer, error)) { return false; }
     plan(trainer);
     if (trainer->finished) { return true; }
-    open_recorded(trainer);
+    trainer_record(trainer);
     if (!trainer->recorded && (trainer->config.profile || use == TRAINER_BENCH)) {
         trainer->profile = check_calloc(1, sizeof *trainer->profile);
         profile_start(trainer->profile, trainer->device);

@@ -117,7 +117,7 @@ static void update(Trainer *trainer, AdamW adamw) {
 
 // What every step leaves behind, of whichever kind.
 static void count_step(Trainer *trainer, const StepResult *result, float decay) {
-    if (trainer->comm.rank == 0) {
+    if (trainer->comm.rank == 0 && trainer->use != TRAINER_BENCH) {
         if (trainer->decay_count == sizeof trainer->decays / sizeof trainer->decays[0]) {
             trainer_decay_tables(trainer);
         }

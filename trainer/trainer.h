@@ -1,5 +1,5 @@
 // Everything that a training run holds, and the parts of its life: train_setup.c opens it, train_step.c takes one step,
-// train_epoch.c evaluates and saves, train.c is the order of these.
+// train_epoch.c evaluates and saves, train.c is the order of these; train_alone.c is for measurements.
 #ifndef BERTUNE_TRAINER_H
 #define BERTUNE_TRAINER_H
 
@@ -83,6 +83,14 @@ bool trainer_run(Trainer *trainer, int64_t pause_epoch, bool *stopped, Error *er
 
 // "train" or "dev": of the rows that are scored.
 const char *evaluation_split(const Config *config);
+
+// Makes ready to record steps, where they can be.
+void trainer_record(Trainer *trainer);
+
+// A trainer of the same model, data and device that takes steps of `rows` rows by this rank alone, without a word to
+// the others, for as long as `trainer` is open and rests. Close with trainer_close_alone.
+void trainer_open_alone(Trainer *alone, const Trainer *trainer, int64_t rows);
+void trainer_close_alone(Trainer *alone);
 
 // "x 2 threads on cpu" or "on cuda (NVIDIA H200)".
 void describe_device(const Device *device, char *text, size_t size);

@@ -26,6 +26,53 @@ tr '{' '\n' <"$out" | awk '
         step += 0; clock += 0
         exit !(step > 0 && sum > 0.999 * step && sum < 1.001 * step && sum > 0.5 * clock && sum < 1.001 * clock)
     }' || fail "the phases are not the step"
+# --advise: every figure is measured, fitted or modelled; rows follow from each other; the step that was timed is there.
+expect 0 mpirun -np 2 "$bertune" bench c.yaml --advise --steps 6
+grep -qE '^2 ranks x [0-9]+ threads? on cpu on 1 node, fp32$' "$out" || fail "no ranks"
+! grep -E '[0-9]\.[0-9]' "$out" | grep -vqE '^(measured|fitted|modelled)\*? ' || fail "a figure of unknown origin"
+for rows in 16 4 1; do grep -qE "^measured +step of a rank by itself, rows: +$rows, " "$out" || fail "no $rows rows"; done
+equal "$(grep -cE '^measured +sum of .* MB over +2 ranks' "$out")" 4
+for table in strong weak; do
+    sed -n "/^$table scaling: 16 rows a step/,/^$/p" "$out" >"$scratch/$table"
+    equal "$(grep -E '^modelled' "$scratch/$table" | awk '{ print $2 }' | tr '\n' ' ')" "1 2 4 8 16 32 64 128 256 512 1024 "
+    # On this node no network could be measured.
+    equal "$(grep -cE '^modelled\*' "$scratch/$table")" 9
+done
+equal "$(grep '^measured' "$scratch/strong" | awk '{ print $2 }' | tr '\n' ' ')" "1 2 "
+grep -qE '^modelled +([0-9]+ ranks? takes? the fastest step|the step still gets faster)' "$out" || fail "no advice"
+contains "$out" "trials of a sweep side by side"
+expect 0 mpirun -np 2 "$bertune" bench c.yaml --advise --steps 6 --format json train.gradient_accumulation_steps=2
+equal "$(wc -l <"$out")" 1
+tr '{' '\n' <"$out" | awk '
+    function number(key) { v = $0; if (!sub(".*\"" key "\": ", "", v)) { return -1 } return v + 0 }
+    function near(a, b) { d = a - b; return (d < 0 ? -d : d) <= 1e-6 * (b < 0 ? -b : b) }
+    /"alone": / { alone = 1 }
+    /"milliseconds"/ && /"tokens"/ && !whole { whole = number("milliseconds") }
+    /"step_milliseconds"/ { step = number("step_milliseconds") }
+    /"basis": "modelled.*"speedup"/ {
+        ms = number("milliseconds"); p = number("ranks"); samples = number("samples_per_second")
+        if (p == 1) { first = samples; tables++ }
+        ok += near(number("speedup"), samples / first) && near(number("efficiency"), samples / first / p) &&
+            near(samples, number("rows_per_rank") * p * 1e3 / ms)
+    }
+    /"basis": "measured"/ {
+        ms = number("milliseconds"); measured++
+        ok += ms > 0 && near(ms, number("ranks") == 1 ? whole : step)
+    }
+    END { exit !(ok == 25 && measured == 3 && tables == 2 && step > 0) }' || fail "the tables are not what they are made of"
+for key in '"alpha_microseconds": ' '"token_microseconds": ' '"best_ranks": {"basis": "modelled"' '"nodes": 1'; do
+    contains "$out" "$key"
+done
+# One rank: what can be measured, and how to get the rest.
+expect 0 "$bertune" bench c.yaml --advise --steps 3 train.global_batch_size=1
+grep -qE '^measured +step of a rank by itself, rows: +2, ' "$out" || fail "no second batch"
+contains "$out" "mpirun -np 2"
+lacks "$out" modelled
+expect 0 "$bertune" bench c.yaml --advise --steps 3 --format json
+contains "$out" '"note": "'
+lacks "$out" '"strong"'
+expect 78 mpirun -np 2 "$bertune" bench c.yaml --advise train.determinism=elastic
+contains "$err" "train.determinism"
 expect 64 "$bertune" bench
 expect 64 "$bertune" bench c.yaml --steps 0
 expect 64 "$bertune" bench c.yaml --format xml

@@ -9,7 +9,7 @@ matches() { grep -qE -e "$2" "$1" || fail "$(basename "$1") lacks a line like \`
 number='[0-9]+\.[0-9]+(e-?[0-9]+)?'
 
 # Help and version.
-for command in "" prepare train evaluate predict tokenize bench info; do
+for command in "" prepare train evaluate predict tokenize bench export info; do
     # shellcheck disable=SC2086
     for option in --help --version; do
         expect 0 "$bertune" $command $option
@@ -20,6 +20,11 @@ for command in "" prepare train evaluate predict tokenize bench info; do
 done
 expect 0 "$bertune" train --help
 contains "$out" "train.learning_rate"
+expect 0 "$bertune" train --print-defaults
+same "$out" "$(dirname "$samples")/../../configs/default.yaml"
+cp "$out" all.yaml
+expect 66 "$bertune" train all.yaml
+contains "$err" "data/waimai_10k.h5"
 expect 0 "$bertune" info
 for name in version commit compiler backends cuda mpi hdf5 processors; do matches "$out" "^$name: ."; done
 ! grep -qvE '^[a-z0-9 ]+: ' "$out" || fail "info prints something other than name: value"

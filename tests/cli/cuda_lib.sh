@@ -8,7 +8,7 @@ for variable in $(compgen -e CUDA_ || true) $(compgen -e NCCL_ || true); do unse
 export CUDA_HOST_DEVICES=4 LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-$(dirname "$bertune")/tests/cuda_host/nccl}"
 export OMPI_MCA_hwloc_base_binding_policy=none  # runs beside each other would share one core
 export OMPI_MCA_ess_singleton_isolated=1
-LIMIT=${LIMIT:-200}
+LIMIT=${LIMIT:-400}
 
 # set_up_small: data.h5 (128 training rows: 43 steps of 3 rows an epoch, the last of 2), model/ and c.yaml.
 set_up_small() {

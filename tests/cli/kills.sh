@@ -159,7 +159,7 @@ export ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0"
 with() {
     code=0
     FAULTS_BELOW=/broken FAULTS_KIND=$1 FAULTS_ERROR=$2 FAULTS_AT=$3 FAULTS_COUNT=$scratch/count LD_PRELOAD=$faults \
-        timeout 60 "$bertune" train c.yaml run.dir="$scratch/work/broken" "${short[@]}" >"$out" 2>"$err" || code=$?
+        timeout 120 "$bertune" train c.yaml run.dir="$scratch/work/broken" "${short[@]}" >"$out" 2>"$err" || code=$?
 }
 with none EIO 0
 equal "$code" 0 "without faults: $(cat "$err")"

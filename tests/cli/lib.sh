@@ -16,7 +16,12 @@ samples=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../../datasets/samples/review
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/bertune-cli-XXXXXX")
 out=$scratch/out err=$scratch/err  # of the last `expect`
 mkdir "$scratch/work"
-export OMPI_MCA_orte_tmpdir_base=$scratch  # else processes without mpirun take each other's directory away
+export OMPI_MCA_orte_tmpdir_base=$scratch/mpi  # else processes without mpirun take each other's directory away
+# What killed ranks leave of Open MPI's shared memory goes with the test, and is not taken for a later job's.
+segments=$(mktemp -d /dev/shm/bertune-cli-XXXXXX 2>/dev/null || mktemp -d "$scratch/segments-XXXXXX")
+export OMPI_MCA_btl_vader_backing_directory=$segments
+mkdir "$scratch/mpi"
+chmod 1777 "$scratch/mpi" "$segments"  # some run as other users
 cd "$scratch/work"
 
 # The processes of this test that are still there.
@@ -33,7 +38,7 @@ clean_up() {
     for pid in $(leftovers); do kill -9 "$pid" 2>/dev/null || true; done
     cd /
     [ -z "${mounted:-}" ] || umount "$mounted" || true
-    rm -rf "$scratch"
+    rm -rf "$scratch" "$segments"
     exit "$code"
 }
 trap clean_up EXIT

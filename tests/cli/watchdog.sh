@@ -14,14 +14,14 @@ deadline=3
 set_up
 sed -i "s/^run:/run:\n  step_timeout: $deadline/; s/num_train_epochs: 3/num_train_epochs: 6/" c.yaml
 
-# The shared memory of the run: Open MPI's, whose names have the number of the job. The watchdog's has no name.
-memory() { find /dev/shm -name "*.$(printf %x "$job").*" 2>/dev/null; }
-no_memory() { [ -z "$(memory)" ]; }
+# The shared memory of the run: Open MPI's, whose names have the number of the job, which an earlier one may have had. The
+# watchdog's has no name.
+kept() { find /dev/shm "$segments" -newer "$scratch/begun" -name "*.$(printf %x "$job").*" 2>/dev/null; }
 none_kept() {
     local left=500
-    until no_memory; do
+    while [ -n "$(kept)" ]; do
         left=$((left - 1))
-        [ "$left" -gt 0 ] || fail "shared memory is left: $(memory | tr '\n' ' ')($1)"
+        [ "$left" -gt 0 ] || fail "shared memory is left: $(kept | tr '\n' ' ')($1)"
         sleep 0.02
     done
 }
@@ -32,6 +32,7 @@ ended() { ! kill -0 "$1" 2>/dev/null; }
 start() {
     local ranks=$1
     shift
+    touch "$scratch/begun"
     mpirun -np "$ranks" "$bertune" train c.yaml run.dir=run "$@" >"$out" 2>"$err" &
     launcher=$!
 }

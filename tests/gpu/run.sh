@@ -63,6 +63,7 @@ bench_16 120 alone
 bench_128 120 alone
 bench_1024 180 alone
 race 590 alone
+trials 590 alone
 END
     local tool what
     for tool in memcheck racecheck synccheck initcheck; do

@@ -227,6 +227,16 @@ step_race() {
         --whole --out "$OUT/race.json" "${options[@]}" ${RACE_OPTIONS:-}
 }
 
+# Trials of a sweep at once on the one GPU.
+step_trials() {
+    [ -e "$WORK/config.yaml" ] || skip "no data: the step failed"
+    has_gpu || skip "no GPU"
+    local options=()
+    [ -z "${BERTUNE_QUICK:-}" ] || options=(--rounds 1)
+    "$python" -u "$here/trials.py" --bertune "$bertune" --config "$WORK/config.yaml" --work "$WORK/trials" \
+        --launcher "$with" --out "$OUT/trials.json" "${options[@]}"
+}
+
 step=$1
 mkdir -p "$WORK"
 case $step in

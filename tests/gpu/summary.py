@@ -66,9 +66,10 @@ def main():
         print(f"{step['step']:<{width}}  {step['status']:<8} {step['seconds']:>8.1f}  {step['remark'][:160]}")
     counts = {status: sum(step["status"] == status for step in steps) for status in ("ok", "failed", "skipped")}
     print("\n" + ", ".join(f"{count} {status}" for status, count in counts.items()))
-    race = read(os.path.join(out, "race.log"))
-    if "\n|" in race:
-        print("\n" + race.strip())
+    for name in ("race", "trials"):
+        table = read(os.path.join(out, f"{name}.log"))
+        if "\n|" in table:
+            print("\n" + table.strip())
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@
 #include <time.h>
 
 #include "trainer/run_directory.h"
-#include "trainer/sweep.h"
-#include "trainer/sweep_halving.h"
+#include "trainer/sweep/sweep.h"
+#include "trainer/sweep/sweep_halving.h"
 
 // The trial number of the winner's training on all rows.
 enum { BOARD_WINNER = -1 };
@@ -34,6 +34,9 @@ typedef struct {
     TrialResult *results;  // (trials, most)
     SegmentState *states;  // (trials, most)
     TrialResult winner;
+    struct timespec changed;     // of the directory of results, when last read
+    double changed_since;        // by this process's clock
+    bool settled;                // nothing can have come since that would not show as a change
     struct Sighting *sightings;  // of claims that may be stale
     int sighting_count;
     bool doubtful;     // another machine's worker holds something and has shown no life since it was first seen

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#include "trainer/sweep_board.h"
+#include "trainer/sweep/sweep_board.h"
 
 // Prints the trials, best first, how many steps they took, and the winner.
 void sweep_table_print(const Board *board, FILE *out);

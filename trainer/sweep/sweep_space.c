@@ -1,5 +1,5 @@
 // See sweep_space.h.
-#include "trainer/sweep_space.h"
+#include "trainer/sweep/sweep_space.h"
 
 #include <math.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 // Reading a sweep's description; see sweep.h. Its parameters are in sweep_space.c.
-#include "trainer/sweep.h"
+#include "trainer/sweep/sweep.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -10,7 +10,7 @@
 #include "datasets/file.h"
 #include "trainer/number.h"
 #include "trainer/run_directory.h"
-#include "trainer/sweep_space.h"
+#include "trainer/sweep/sweep_space.h"
 #include "trainer/yaml.h"
 
 typedef struct {

@@ -1,5 +1,5 @@
 // See sweep_work.h. The first rank of the group looks for work and reports; the others train with it.
-#include "trainer/sweep_work.h"
+#include "trainer/sweep/sweep_work.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -77,9 +77,21 @@ static bool claim_any(Worker *worker, bool *taken, bool *done, Error *error) {
     return *done || board_claim(board, BOARD_WINNER, 0, &worker->claim, taken, error);
 }
 
+// Stops to ask are noticed meanwhile, and the watchdog sees a rank that lives.
+static void rest(double seconds) {
+    const double end = seconds_now() + seconds;
+    do {
+        const struct timespec moment = {0, 20000000};
+        watchdog_beat();
+        nanosleep(&moment, NULL);
+    } while (seconds_now() < end && !stop_requested());
+}
+
 // First rank only. Waits until there is something to do, or a reason to leave.
 static bool find_work(Worker *worker, Order *order, Config *config, Error *error) {
-    for (double pause = 0.02;; pause = fmin(2.0 * pause, 0.5)) {
+    // Many workers that wait for many others are not to wear out the file system.
+    const double longest = fmin(0.5 + 0.01 * worker->sweep->trials, 5.0);
+    for (double pause = 0.02;; pause = fmin(2.0 * pause, longest)) {
         bool taken, done;
         order->train = false;
         if (stop_requested()) {
@@ -95,9 +107,7 @@ static bool find_work(Worker *worker, Order *order, Config *config, Error *error
             order->end = done ? WORK_DONE : WORK_LEFT;
             return true;
         }
-        watchdog_beat();
-        const struct timespec rest = {0, (long)(1e9 * pause)};
-        nanosleep(&rest, NULL);
+        rest(pause);
     }
 }
 

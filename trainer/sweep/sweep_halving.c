@@ -1,5 +1,5 @@
 // See sweep_halving.h.
-#include "trainer/sweep_halving.h"
+#include "trainer/sweep/sweep_halving.h"
 
 #include <math.h>
 #include <stdlib.h>

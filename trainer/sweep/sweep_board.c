@@ -1,5 +1,5 @@
 // See sweep_board.h. Results are here, claims in sweep_claim.c.
-#include "trainer/sweep_board.h"
+#include "trainer/sweep/sweep_board.h"
 
 #include <dirent.h>
 #include <jansson.h>
@@ -7,9 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "datasets/file.h"
+#include "trainer/progress.h"
 
 static const char *const status_names[] = {"paused", "finished", "diverged", "failed"};
 
@@ -159,7 +161,27 @@ static void decide(Board *board) {
     free(known);
 }
 
+// Whether a result may have come since the last look. Two changes within the grain of the file system's clock look like
+// one, so that the directory is looked through until the last one is a while ago.
+static bool is_changed(Board *board) {
+    const double grain = 2.0;
+    char path[RUN_PATH];
+    struct stat status;
+    path_join(path, sizeof path, board->sweep->dir, "results");
+    if (stat(path, &status) != 0) { return true; }
+    const struct timespec *now = &status.st_mtim, *then = &board->changed;
+    if (now->tv_sec != then->tv_sec || now->tv_nsec != then->tv_nsec) {
+        board->changed = *now;
+        board->changed_since = seconds_now();
+        board->settled = false;
+    }
+    const bool look = !board->settled;
+    board->settled = seconds_now() - board->changed_since > grain;
+    return look;
+}
+
 bool board_read(Board *board, Error *error) {
+    if (!is_changed(board)) { return true; }
     for (int t = 0; t < board->sweep->trials; t++) {
         for (int s = 0; s < board->segments[t]; s++) {
             if (!board_look(board, t, s, error)) { return false; }

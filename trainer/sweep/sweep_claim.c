@@ -15,7 +15,7 @@
 #include "comm/process.h"
 #include "datasets/file.h"
 #include "trainer/progress.h"
-#include "trainer/sweep_board.h"
+#include "trainer/sweep/sweep_board.h"
 
 enum {
     STALE = 60,       // seconds

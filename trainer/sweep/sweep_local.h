@@ -2,7 +2,7 @@
 #ifndef BERTUNE_SWEEP_LOCAL_H
 #define BERTUNE_SWEEP_LOCAL_H
 
-#include "trainer/sweep_work.h"
+#include "trainer/sweep/sweep_work.h"
 
 // Starts `jobs` workers of one rank, and starts those anew that die, until all have come to an end. Passes SIGUSR2 and
 // SIGTERM on.

@@ -1,5 +1,5 @@
 // See sweep_table.h.
-#include "trainer/sweep_table.h"
+#include "trainer/sweep/sweep_table.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -133,9 +133,10 @@ void sweep_table_print(const Board *board, FILE *out) {
     } else if (!sweep->dev) {
         fprintf(out, "best: trial %d, %s/trials/%04d/final\n", best, sweep->dir, best);
     } else if (board->winner.status == TRIAL_FINISHED) {
-        fprintf(out,
-                "winner: trial %d, trained on all training rows: %s %.4f on the validation rows, %s/winner/final\n",
-                best, sweep->metric, board->winner.metric, sweep->dir);
+        fprintf(out, "winner: trial %d, trained on all training rows: %s %.4f", best, sweep->metric,
+                board->winner.metric);
+        if (strcmp(sweep->metric, "accuracy") != 0) { fprintf(out, ", accuracy %.4f", board->winner.accuracy); }
+        fprintf(out, " on the validation rows, %s/winner/final\n", sweep->dir);
     } else {
         fprintf(out, "winner: trial %d; its training on all rows %s: %s\n", best,
                 trial_status_name(board->winner.status), board->winner.error);

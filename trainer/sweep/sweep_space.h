@@ -2,7 +2,7 @@
 #ifndef BERTUNE_SWEEP_SPACE_H
 #define BERTUNE_SWEEP_SPACE_H
 
-#include "trainer/sweep.h"
+#include "trainer/sweep/sweep.h"
 #include "trainer/yaml.h"
 
 // Reads the mapping `parameters` of the file at path, in W&B's words: value; values, probabilities; distribution with

@@ -3,7 +3,7 @@
 #define BERTUNE_SWEEP_WORK_H
 
 #include "comm/comm.h"
-#include "trainer/sweep_board.h"
+#include "trainer/sweep/sweep_board.h"
 
 typedef enum {
     WORK_DONE,     // the sweep has come to its end

@@ -1,6 +1,6 @@
 // See sweep_local.h. The processes are forked before MPI, OpenMP or a GPU is touched, and share nothing but the sweep's
 // directory.
-#include "trainer/sweep_local.h"
+#include "trainer/sweep/sweep_local.h"
 
 #include <errno.h>
 #include <sched.h>
