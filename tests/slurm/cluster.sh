@@ -5,8 +5,8 @@
 #   cluster.sh stop DIR            cancels its jobs and ends all that start began; again does no harm
 #   cluster.sh env DIR             prints what its clients and jobs need in their environment
 # CLUSTER_GPUS: pretend GPUs of a node (0); CLUSTER_CONF: more lines of slurm.conf.
-# Where the kernel allows it, nodes have their own network, host name and /dev/shm (DIR/net says netns), else they share
-# this machine's (none).
+# Where the kernel allows it, nodes have their own network, host name and /dev/shm (DIR/net says netns), else, or with
+# CLUSTER_NET=none, they share this machine's (none).
 set -u
 umask 022
 export PATH=$PATH:/usr/sbin:/sbin
@@ -82,7 +82,7 @@ address() {
 lay_network() {
     local n
     net=none
-    if netns_allowed; then net=netns; fi
+    if [ "${CLUSTER_NET:-}" != none ] && netns_allowed; then net=netns; fi
     echo $net >"$dir/net"
     [ $net = netns ] || { echo "cluster.sh: no network namespaces here: the nodes share this machine's network" && return; }
     { ip netns add "$id-sw" && ip -n "$id-sw" link add br0 type bridge && ip -n "$id-sw" link set br0 up &&
