@@ -38,9 +38,19 @@ bool is_plain_file(const char *directory, const char *name) {
     return stat(path, &status) == 0 && S_ISREG(status.st_mode);
 }
 
-const char *parameter_short_name(const char *parameter) {
-    const char *dot = strrchr(parameter, '.');
+static const char *behind_section(const char *parameter) {
+    const char *dot = strchr(parameter, '.');
     return dot && dot[1] ? dot + 1 : parameter;
+}
+
+const char *group_parameter_name(const Group *group, size_t parameter) {
+    const char *name = behind_section(group->parameters[parameter]);
+    for (size_t i = 0; i < group->parameter_count; i++) {
+        if (i != parameter && strcmp(behind_section(group->parameters[i]), name) == 0) {
+            return group->parameters[parameter];
+        }
+    }
+    return name;
 }
 
 Entry *group_add(Group *group, const char *name, const char *directory) {

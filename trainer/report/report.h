@@ -85,8 +85,8 @@ void entry_take_history(Entry *entry);
 // Sorts the entries, best first, and finds the best: trial `winner`, or the first of those finished, or the first.
 void group_rank(Group *group, int64_t winner);
 
-// learning_rate of train.learning_rate.
-const char *parameter_short_name(const char *parameter);
+// learning_rate of train.learning_rate, unless that is the end of another parameter of the group, too.
+const char *group_parameter_name(const Group *group, size_t parameter);
 
 // Sorted names in a directory without hidden ones; free each, and the list. None when it cannot be read.
 char **directory_names(const char *path, size_t *count);

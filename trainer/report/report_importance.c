@@ -24,7 +24,7 @@ static Bar *bars_of(const Group *group, size_t *known) {
     Bar *bars = check_calloc(group->parameter_count, sizeof *bars);
     *known = 0;
     for (size_t i = 0; i < group->parameter_count; i++) {
-        bars[i] = (Bar){parameter_short_name(group->parameters[i]), group_importance(group, i, epoch)};
+        bars[i] = (Bar){group_parameter_name(group, i), group_importance(group, i, epoch)};
         *known += !isnan(bars[i].importance.share);
     }
     qsort(bars, group->parameter_count, sizeof *bars, by_share);

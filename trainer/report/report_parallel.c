@@ -177,7 +177,7 @@ static void put_axes(Figure *figure, const Parallel *parallel) {
     for (size_t a = 0; a < parallel->axis_count; a++) {
         const Group *group = parallel->group;
         const Axis *axis = &parallel->axes[a];
-        const char *name = a < group->parameter_count ? parameter_short_name(group->parameters[a]) : group->metric;
+        const char *name = a < group->parameter_count ? group_parameter_name(group, a) : group->metric;
         fprintf(figure->script, "set arrow from %zu,0 to %zu,1 nohead front linecolor rgb \"#8a94a0\"\n", a, a);
         fprintf(figure->script, "set label \"%s\" at %zu,1.1 center\n", figure_token(figure, name, NULL).text, a);
         for (size_t k = 0; k < axis->mark_count; k++) {
@@ -190,7 +190,7 @@ static void put_axes(Figure *figure, const Parallel *parallel) {
 static int cell_width(const Parallel *parallel) {
     int columns = text_columns(parallel->group->metric);
     for (size_t i = 0; i < parallel->group->parameter_count; i++) {
-        const int wide = text_columns(parameter_short_name(parallel->group->parameters[i]));
+        const int wide = text_columns(group_parameter_name(parallel->group, i));
         columns = wide > columns ? wide : columns;
     }
     const int width = LETTER * (columns < FIGURE_COLUMNS ? columns : FIGURE_COLUMNS) + 12;

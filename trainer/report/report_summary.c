@@ -12,7 +12,7 @@
 static void put_values(FILE *out, const Group *group, const Entry *entry) {
     for (size_t i = 0; i < group->parameter_count; i++) {
         fputs(i ? ", " : " (", out);
-        put_html(out, parameter_short_name(group->parameters[i]));
+        put_html(out, group_parameter_name(group, i));
         fputs(" = ", out);
         put_html_short(out, entry->values[i], 60);
     }

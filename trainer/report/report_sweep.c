@@ -135,10 +135,32 @@ static void settle_states(Group *group) {
     }
 }
 
+// Parameters in which no trials differ say nothing here; sweep.json has them.
+static void drop_constant(Group *group) {
+    size_t kept = 0;
+    for (size_t p = 0; p < group->parameter_count; p++) {
+        bool varies = false;
+        for (size_t i = 1; i < group->entry_count && !varies; i++) {
+            varies = strcmp(group->entries[i].values[p], group->entries[0].values[p]) != 0;
+        }
+        if (!varies) { free(group->parameters[p]); }
+        if (varies) { group->parameters[kept] = group->parameters[p]; }
+        for (size_t i = 0; i < group->entry_count; i++) {
+            char **values = group->entries[i].values;
+            if (!varies) { free(values[p]); }
+            if (varies) { values[kept] = values[p]; }
+        }
+        kept += varies;
+    }
+    group->parameter_count = kept;
+}
+
 bool sweep_read(Group *group, const char *directory, Error *error) {
     *group = (Group){.sweep = true, .directory = check_strdup(directory)};
     int64_t chosen;
-    if (!read_plan(group, error) || !sweep_read_results(group, &chosen, error)) { return false; }
+    if (!read_plan(group, error)) { return false; }
+    drop_constant(group);
+    if (!sweep_read_results(group, &chosen, error)) { return false; }
     if (!read_histories(group, error)) { return false; }
     group->done = is_plain_file(directory, "table.csv") || (group->winner && group->winner->state == STATE_FINISHED);
     settle_states(group);

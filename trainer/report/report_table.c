@@ -52,7 +52,7 @@ static void put_header(FILE *out, const Group *group) {
         fputs("<th title=\"", out);
         put_html(out, group->parameters[i]);
         fputs("\">", out);
-        put_html(out, parameter_short_name(group->parameters[i]));
+        put_html(out, group_parameter_name(group, i));
         fputs("</th>", out);
     }
     put_column(out, "validation loss", "验证损失");
