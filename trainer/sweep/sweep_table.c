@@ -75,8 +75,11 @@ static const char *name_of(const Sweep *sweep, int key) {
     return name;
 }
 
-// Columns wide enough for the keys' names and values.
+// Columns wide enough for the keys' names and values, but the last.
 static int width_of(const Sweep *sweep, int key) {
+    bool last = true;
+    for (int k = key + 1; k < sweep->key_count; k++) { last = last && !varies(sweep, k); }
+    if (last) { return 0; }
     size_t width = strlen(name_of(sweep, key));
     for (int t = 0; t < sweep->trials; t++) {
         const size_t length = strlen(value_of(sweep, t, key));
