@@ -310,7 +310,7 @@ static void expect_rule(const Course *course, const int *ended) {
             came[t] = false;
         }
         for (int k = 0; k < count; k++) {
-            const int t = entrants[k], least = (int)ceil(course->eta);
+            const int t = entrants[k], least = (int)ceil(2.0 * course->eta);
             const int n = fmin(count, fmax(k + 1, least)), places = fmax(1, floor(n / course->eta));
             const SegmentResult *mine = &course->known[t * MOST + s];
             int ahead = 0;
@@ -341,19 +341,19 @@ static void test_one_outcome(void **state) {
 // While a trial is left that nobody has begun, there is something to do.
 static void test_never_idle(void **state) {
     (void)state;
-    const int segments[] = {2, 2, 2, 2};
-    SegmentResult results[8] = {{0}};
-    SegmentState states[8];
-    results[0] = (SegmentResult){.done = true, .metric = 1};
-    halving_decide(states, results, segments, 4, 2, 2.0);
-    assert_int_equal(states[0], SEGMENT_DONE);
-    assert_int_equal(states[1], SEGMENT_WAITS);
-    assert_int_equal(states[2], SEGMENT_READY);
-    results[2] = (SegmentResult){.done = true, .metric = 2};
-    halving_decide(states, results, segments, 4, 2, 2.0);
-    assert_int_equal(states[1], SEGMENT_NEVER);
-    assert_int_equal(states[3], SEGMENT_READY);
+    const int segments[] = {2, 2, 2, 2, 2};
+    SegmentResult results[10] = {{0}};
+    SegmentState states[10];
+    for (int t = 0; t < 3; t++) { results[2 * t] = (SegmentResult){.done = true, .metric = t}; }
+    halving_decide(states, results, segments, 5, 2, 2.0);
+    assert_int_equal(states[4], SEGMENT_DONE);
     assert_int_equal(states[5], SEGMENT_WAITS);
+    assert_int_equal(states[6], SEGMENT_READY);
+    results[6] = (SegmentResult){.done = true, .metric = 3};
+    halving_decide(states, results, segments, 5, 2, 2.0);
+    const SegmentState wanted[] = {SEGMENT_NEVER, SEGMENT_NEVER, SEGMENT_READY, SEGMENT_READY, SEGMENT_WAITS};
+    for (int t = 0; t < 5; t++) { assert_int_equal(states[2 * t + 1], wanted[t]); }
+    assert_int_equal(states[8], SEGMENT_READY);
 }
 
 int main(void) {

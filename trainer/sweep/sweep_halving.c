@@ -77,7 +77,7 @@ static Rung look(int *entered, const SegmentState *states, const SegmentResult *
 // Decides who goes on past the rung.
 static void decide(SegmentState *states, const SegmentResult *results, const Rung *at, int most, int rung, double eta,
                    Entrant *sorted) {
-    const int least = (int)ceil(eta);
+    const int least = (int)ceil(2.0 * eta);
     int known = 0;  // entrants in `sorted`
     for (int k = 0; k < at->count; k++) {
         const int trial = at->entered[k];
