@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
@@ -55,7 +56,8 @@ typedef struct {
     Board *board;
     int index;                       // of this rank's slot
     int next;                        // of the slot of the rank whose process this one observes, or -1
-    int next_fd;                     // readable when that has ended (pidfd), or -1
+    bool observing;                  // it has signed in
+    int next_fd;                     // readable when it has ended (pidfd), or -1
     double *idle;                    // (ranks) seconds without a beat
     double *used;                    // (ranks) processor seconds a while after the last beat
     uint64_t *beats;                 // (ranks) when last seen
@@ -267,10 +269,25 @@ static void blame_ended(const View *view, Slot *slot, int signal) {
     condemn(view, "%s %s%s%s", name_of(slot).text, how, place_of(slot).text, advice);
 }
 
+// Whether the view observes the next rank's process: from when that has signed in, if its pid means anything here.
+static bool observes(View *view, Slot *slot) {
+    const uint64_t pids = atomic_load(&slot->pids);
+    if (view->observing || pids == 0) { return view->observing; }
+    if (pids != atomic_load(&board_slot(view->board, view->index)->pids)) {
+        view->next = -1;
+        return false;
+    }
+#ifdef SYS_pidfd_open
+    view->next_fd = (int)syscall(SYS_pidfd_open, atomic_load(&slot->pid), 0);
+#endif
+    return view->observing = true;
+}
+
 // Each rank observes the process of the next one, so that a node of many ranks costs no more.
 static void look_at_next(View *view, double passed) {
     if (view->next < 0) { return; }
     Slot *slot = board_slot(view->board, view->next);
+    if (!observes(view, slot)) { return; }
     int signal;
     const ProcessState state = state_of(slot, &signal);
     if (state == PROCESS_ENDED) {
@@ -416,7 +433,8 @@ static void *watch(void *nothing) {
 
 static View *view_open(Board *board, int index) {
     View *view = check_calloc(1, sizeof *view);
-    *view = (View){.board = board, .index = index, .next = -1, .next_fd = -1};
+    const int next = (index + 1) % board->ranks;
+    *view = (View){.board = board, .index = index, .next = next == index ? -1 : next, .next_fd = -1};
     view->idle = check_calloc((size_t)board->ranks, sizeof *view->idle);
     view->used = check_calloc((size_t)board->ranks, sizeof *view->used);
     view->beats = check_calloc((size_t)board->ranks, sizeof *view->beats);
@@ -447,10 +465,12 @@ void watchdog_set_timeout(double timeout) {
 void watchdog_set_log(int fd) { atomic_store(&dog.log, fd); }
 
 static void sign_in(Slot *slot, int rank) {
+    struct stat space;
     atomic_store(&slot->pid, getpid());
     atomic_store(&slot->started, process_started(getpid()));
     atomic_store(&slot->rank, rank);
     atomic_store(&slot->step, -1);
+    atomic_store(&slot->pids, stat("/proc/self/ns/pid", &space) == 0 ? (uint64_t)space.st_ino : 1);
 }
 
 void watchdog_start(double timeout) {
@@ -471,35 +491,19 @@ void watchdog_start(double timeout) {
     dog.started = true;
 }
 
-// Has the view observe the process of the next rank, if it is one that this one can see.
-static void observe_next(View *view) {
-    const int next = (view->index + 1) % view->board->ranks;
-    Slot *slot = board_slot(view->board, next);
-    int signal;
-    if (next == view->index) { return; }
-#ifdef SYS_pidfd_open
-    view->next_fd = (int)syscall(SYS_pidfd_open, atomic_load(&slot->pid), 0);
-#endif
-    if (state_of(slot, &signal) != PROCESS_ENDED) { view->next = next; }
-}
-
 void watchdog_join(const Comm *comm) {
     Board *board = comm_shared_map(comm, WATCHDOG_BOARD_NAME, board_bytes(comm->local_size), &dog.board_fd);
     const bool alone_here = !board;  // others cannot be reached
     const int index = alone_here ? 0 : comm->local_rank;
     if (alone_here) { board = &alone.board; }
-    if (alone_here || index == 0) {
-        board->ranks = alone_here ? 1 : comm->local_size;
-        board->others = comm->size - board->ranks;
-    }
+    board->ranks = alone_here ? 1 : comm->local_size;  // the same by all
+    board->others = comm->size - board->ranks;
     Slot *slot = board_slot(board, index);
     sign_in(slot, comm->rank);
-    CHECK_MPI(MPI_Barrier(comm->local));
-    View *view = view_open(board, index);
-    observe_next(view);
     own = slot;
-    atomic_store(&dog.view, view);
+    atomic_store(&dog.view, view_open(board, index));
     wake_up();
+    CHECK_MPI(MPI_Barrier(comm->local));
 }
 
 // None leaves before all of the node are through with MPI, so that one that stops on the way, the first too, is

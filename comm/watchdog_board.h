@@ -19,6 +19,7 @@ typedef struct {
     _Atomic int32_t life;
     _Atomic int32_t rank, pid;
     _Atomic int64_t started;  // of the process, clock ticks since boot
+    _Atomic uint64_t pids;    // in which name space its pid is one; 0: it has not signed in yet
 } Slot;
 
 // Why all must end. Who changes state from NONE writes the text, and nobody after.

@@ -92,7 +92,7 @@ record() { echo "$1 $2 $hit $seconds" >>"$scratch/table"; }
 named() {
     local count
     count=$(grep -c "^bertune: rank [0-9]* (host " "$err" || true)
-    if [ "$count" = 0 ] && { [ "$hit" = init ] || [ "$left" = 1 ]; }; then
+    if [ "$count" = 0 ] && { [ "$hit" = init ] || [ "$hit" = start ] || [ "$left" = 1 ]; }; then
         # It does not always say which.
         grep -q "process rank $1 with PID\|\[\[[0-9]*,[0-9]*\],$1\]\|job has been aborted" "$err" ||
             fail "nothing is said of rank $1 ($hit)"
