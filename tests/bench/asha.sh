@@ -6,7 +6,7 @@
 # shellcheck source-path=SCRIPTDIR/../cli source=../cli/lib.sh
 . "$(dirname "$0")/../cli/lib.sh"
 csv=$(cd "$OLDPWD" && realpath "${2:-$samples}") jobs=${3:-$(nproc)}
-expect 0 "$bertune" prepare "$csv" --out data.h5 --build-vocab --vocab-out vocab.txt --dev-size 0.1
+expect 0 "$bertune" prepare "$csv" --out data.h5 --build-vocab --vocab-out vocab.txt --dev-size 0.2
 model model
 sed -i 's/"hidden_size": 32/"hidden_size": 64/; s/"intermediate_size": 64/"intermediate_size": 256/
         s/"max_position_embeddings": 64/"max_position_embeddings": 128/' model/config.json
