@@ -71,6 +71,18 @@ same table.txt "$out"
 hashes one >after
 same before after
 
+# A result that is removed by hand is made again; if another trial wins then, nothing of the first winner is gone on from.
+cp -r one fixed
+sed 's/one/fixed/' one.yaml >fixed.yaml
+sed -i 's/"\(dir\|name\)": "one"/"\1": "fixed"/' fixed/sweep.json
+first=$(cat fixed/winner/trial.json)
+rm fixed/results/winner.json
+for file in fixed/results/"$best"-*.json; do sed -i 's/"status": "[a-z]*"/"status": "failed"/; s/"metric": [^,]*/"metric": null/' "$file"; done
+expect 0 "$bertune" sweep fixed.yaml
+[ "$(cat fixed/winner/trial.json)" != "$first" ] || fail "the same winner"
+expect 0 "$bertune" train fixed/winner/config.yaml run.dir=anew
+same anew/final/model.safetensors fixed/winner/final/model.safetensors
+
 # The whole farm is killed time after time; nothing is lost, and no trial is trained to its end twice.
 sweep killed "$asha"
 for ((i = 0; i < kills; i++)); do

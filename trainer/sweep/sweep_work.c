@@ -52,19 +52,40 @@ static bool claim_segment(Worker *worker, bool *taken, Error *error) {
     return true;
 }
 
-static void order_training(const Worker *worker, Order *order, Config *config) {
+// Where results were removed by hand, another trial may have won before: its checkpoints are not to be gone on from.
+static bool clear_other_winner(const char *directory, int trial, Error *error) {
+    RunDirectory run;
+    char path[RUN_PATH], wanted[64], *found;
+    size_t length;
+    run_directory_init(&run, directory);
+    path_join(path, sizeof path, directory, "trial.json");
+    snprintf(wanted, sizeof wanted, "{\"trial\": %d}\n", trial);
+    if (access(path, F_OK) == 0) {
+        if (!file_read(&found, &length, path, 1 << 16, error)) { return false; }
+        const bool same = strcmp(found, wanted) == 0;
+        free(found);
+        if (same) { return true; }
+    }
+    checkpoint_cut_back(run.checkpoints, 0);
+    checkpoint_remove_final(directory);
+    return directory_create(directory, error) && file_write(path, wanted, strlen(wanted), error);
+}
+
+static bool order_training(const Worker *worker, Order *order, Config *config, Error *error) {
     const Sweep *sweep = worker->sweep;
     const Claim *claim = &worker->claim;
     order->train = true;
     order->pause_epoch = 0;
     if (claim->trial == BOARD_WINNER) {
-        sweep_winner_config(sweep, board_best(&worker->board), config);
-        return;
+        const int best = board_best(&worker->board);
+        sweep_winner_config(sweep, best, config);
+        return clear_other_winner(config->run_dir, best, error);
     }
     sweep_trial_config(sweep, claim->trial, config);
     if (claim->segment < sweep_segments(sweep, claim->trial) - 1) {
         order->pause_epoch = sweep_segment_epoch(sweep, claim->trial, claim->segment);
     }
+    return true;
 }
 
 // The claim of what can be done now, if any; *done: there is nothing left to do, now or later.
@@ -99,10 +120,7 @@ static bool find_work(Worker *worker, Order *order, Config *config, Error *error
             return true;
         }
         if (!claim_any(worker, &taken, &done, error)) { return false; }
-        if (taken) {
-            order_training(worker, order, config);
-            return true;
-        }
+        if (taken) { return order_training(worker, order, config, error); }
         if (done || (worker->only >= 0 && !worker->board.doubtful)) {  // a lost node's work is for whoever is left
             order->end = done ? WORK_DONE : WORK_LEFT;
             return true;
