@@ -311,7 +311,7 @@ static void expect_rule(const Course *course, const int *ended) {
         }
         for (int k = 0; k < count; k++) {
             const int t = entrants[k], least = (int)ceil(2.0 * course->eta);
-            const int n = fmin(count, fmax(k + 1, least)), places = ceil(n / course->eta);
+            const int n = fmin(count, fmax(k + 1, least)), places = fmax(1, floor(n / course->eta));
             const SegmentResult *mine = &course->known[t * MOST + s];
             int ahead = 0;
             for (int i = 0; i < n; i++) {

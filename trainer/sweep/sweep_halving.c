@@ -43,8 +43,8 @@ static void insert(Entrant *sorted, int count, Entrant entrant) {
 }
 
 static bool among_best(const Entrant *sorted, int count, int trial, double eta) {
-    const int places = (int)ceil(count / eta);
-    for (int i = 0; i < places && i < count; i++) {
+    const int places = (int)floor(count / eta);
+    for (int i = 0; i < (places > 1 ? places : 1) && i < count; i++) {
         if (sorted[i].trial == trial) { return true; }
     }
     return false;

@@ -3,7 +3,7 @@
 // faster. So the same trials go on whatever the number of workers, whichever of them was killed, and in whatever order
 // they worked; and a worker never waits while a trial that nobody has begun, or one that may go on, is left.
 //
-// Trial i goes on past a rung when it is among the best ceil(n / eta) of the first n that came to the
+// Trial i goes on past a rung when it is among the best floor(n / eta), at least 1, of the first n that came to the
 // rung by number: n is i's place among those, or 2 eta where that is more, or all there are where these are fewer.
 #ifndef BERTUNE_SWEEP_HALVING_H
 #define BERTUNE_SWEEP_HALVING_H
