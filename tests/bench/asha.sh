@@ -13,7 +13,7 @@ sed -i 's/"hidden_size": 32/"hidden_size": 64/; s/"intermediate_size": 64/"inter
 cat >c.yaml <<YAML
 model: {path: model, init: random}
 data: {path: data.h5}
-train: {num_train_epochs: 6, warmup_ratio: 0.1, global_batch_size: 32}
+train: {num_train_epochs: 6, lr_scheduler_type: linear, global_batch_size: 32}
 YAML
 for name in grid asha; do
     cat >$name.yaml <<YAML
@@ -23,9 +23,9 @@ dir: $name
 seed: 7
 method: grid
 parameters:
-  learning_rate: {values: [2e-4, 5e-4, 1e-3, 2e-3]}
-  lr_scheduler_type: {values: [constant, linear]}
-  hidden_dropout_prob: {values: [0.0, 0.1, 0.2]}
+  learning_rate: {values: [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3]}
+  warmup_ratio: {values: [0.0, 0.1]}
+  weight_decay: {values: [0.01, 0.1]}
 YAML
 done
 echo 'early_terminate: {type: hyperband, min_iter: 1, eta: 3}' >>asha.yaml
