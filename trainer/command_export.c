@@ -127,16 +127,8 @@ static bool export(Export *work, const char *run, const char *directory, Error *
 }
 
 int command_export(int argc, char **argv) {
-    int first = 1;
-    if (argc > 1 && strcmp(argv[1], "--help") == 0) {
-        fputs(usage, stdout);
-        return EX_OK;
-    }
-    if (argc > 1 && strcmp(argv[1], "--") == 0) {
-        first = 2;
-    } else if (argc > 1 && argv[1][0] == '-') {
-        return usage_error("export", "unknown option `%s`", argv[1]);
-    }
+    int first, code;
+    if (!plain_arguments("export", usage, argc, argv, &first, &code)) { return code; }
     if (argc - first != 2) { return usage_error("export", "expected RUN and DIR"); }
     Export work = {0};
     Error error;

@@ -177,16 +177,8 @@ static void verify(Findings *findings, const char *argument) {
 int command_verify(int argc, char **argv) {
     Findings findings = {0};
     Error error;
-    int first = 1;
-    if (argc > 1 && strcmp(argv[1], "--help") == 0) {
-        fputs(usage, stdout);
-        return EX_OK;
-    }
-    if (argc > 1 && strcmp(argv[1], "--") == 0) {
-        first = 2;
-    } else if (argc > 1 && argv[1][0] == '-') {
-        return usage_error("verify", "unknown option `%s`", argv[1]);
-    }
+    int first, code;
+    if (!plain_arguments("verify", usage, argc, argv, &first, &code)) { return code; }
     if (argc <= first) { return usage_error("verify", "expected a PATH"); }
     if (!check_single_process("verify", &error)) {
         print_error(&error);

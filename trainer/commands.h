@@ -23,6 +23,10 @@ void print_error(const Error *error);
 // Prints the message and where to find help; returns EX_USAGE.
 int usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+// The arguments of a command without options but --help: *first is the number of the first of them. False when the
+// command is over, with its exit code.
+bool plain_arguments(const char *command, const char *usage, int argc, char **argv, int *first, int *code);
+
 // For commands that run as one process: false with EX_CONFIG when mpirun or srun started several.
 bool check_single_process(const char *command, Error *error);
 

@@ -49,6 +49,22 @@ int usage_error(const char *command, const char *format, ...) {
     return EX_USAGE;
 }
 
+bool plain_arguments(const char *command, const char *usage, int argc, char **argv, int *first, int *code) {
+    *first = 1;
+    if (argc > 1 && strcmp(argv[1], "--help") == 0) {
+        fputs(usage, stdout);
+        *code = EX_OK;
+        return false;
+    }
+    if (argc > 1 && strcmp(argv[1], "--") == 0) {
+        *first = 2;
+    } else if (argc > 1 && argv[1][0] == '-') {
+        *code = usage_error(command, "unknown option `%s`", argv[1]);
+        return false;
+    }
+    return true;
+}
+
 bool check_single_process(const char *command, Error *error) {
     static const char *const sizes[] = {"OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
