@@ -62,11 +62,13 @@ static int report(const Sweep *sweep, WorkEnd end) {
     if (end == WORK_LEFT) { return EX_OK; }
     bool ok = board_open(&board, sweep, "", 1, &error) && board_read(&board, &error);
     ok = ok && sweep_table_write(&board, &error);
-    board_tidy(sweep);
+    if (ok) { board_tidy(sweep); }
     const int best = ok ? board_best(&board) : -1;
     if (ok) { sweep_table_print(&board, stdout); }
     if (ok && best < 0) {
-        ok = error_set(&error, EX_CONFIG, "%s: no trial was trained to its end", sweep->dir);
+        ok = error_set(&error, EX_CONFIG,
+                       "%s: no trial was trained to its end; mend the cause and remove %s/results to try again",
+                       sweep->dir, sweep->dir);
     } else if (ok && board.winner.known && board.winner.status != TRIAL_FINISHED) {
         const int code = board.winner.status == TRIAL_DIVERGED ? EX_DIVERGED : EX_CONFIG;
         ok = error_set(&error, code, "%s: the winner's training on all rows came to nothing: %s", sweep->dir,

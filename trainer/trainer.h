@@ -85,7 +85,7 @@ void trainer_close(Trainer *trainer);
 // then *stopped, with a checkpoint.
 bool trainer_run(Trainer *trainer, int64_t pause_epoch, bool *stopped, Error *error);
 
-// "train" or "dev": of the rows that are scored.
+// "validation" or "dev": of the rows that are scored.
 const char *evaluation_split(const Config *config);
 
 // Makes ready to record steps, where they can be.

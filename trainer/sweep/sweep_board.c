@@ -99,7 +99,7 @@ static void result_path(const Board *board, int trial, int segment, char path[RU
     path_join(path, RUN_PATH, board->sweep->dir, trial == BOARD_WINNER ? "results/winner.json" : name);
 }
 
-static double real_or_nan(const json_t *json, const char *key) {
+double board_number(const json_t *json, const char *key) {
     const json_t *value = json_object_get(json, key);
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
@@ -122,12 +122,12 @@ static bool parse_result(TrialResult *result, const char *path, Error *error) {
                                 .status = (TrialStatus)found,
                                 .epochs = json_integer_value(json_object_get(json, "epochs")),
                                 .steps = json_integer_value(json_object_get(json, "steps")),
-                                .metric = real_or_nan(json, "metric"),
-                                .validation_loss = real_or_nan(json, "validation_loss"),
-                                .accuracy = real_or_nan(json, "accuracy"),
-                                .f1 = real_or_nan(json, "f1"),
-                                .begin = real_or_nan(json, "begin"),
-                                .end = real_or_nan(json, "end")};
+                                .metric = board_number(json, "metric"),
+                                .validation_loss = board_number(json, "validation_loss"),
+                                .accuracy = board_number(json, "accuracy"),
+                                .f1 = board_number(json, "f1"),
+                                .begin = board_number(json, "begin"),
+                                .end = board_number(json, "end")};
         snprintf(result->error, sizeof result->error, "%s", failure ? failure : "");
     }
     json_decref(json);

@@ -4,6 +4,7 @@
 #ifndef BERTUNE_SWEEP_BOARD_H
 #define BERTUNE_SWEEP_BOARD_H
 
+#include <jansson.h>
 #include <pthread.h>
 #include <sys/types.h>
 #include <time.h>
@@ -94,6 +95,9 @@ int board_bury(const Sweep *sweep, pid_t pid);
 
 // Removes temporary files that killed workers left; none may be at work.
 void board_tidy(const Sweep *sweep);
+
+// A number of an object, or not a number.
+double board_number(const json_t *json, const char *key);
 
 // Seconds since 1970.
 double board_time(void);

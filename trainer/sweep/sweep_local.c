@@ -86,9 +86,12 @@ static void signal_all(const Local *local, int number) {
     }
 }
 
+// The worst end of a worker is the end of all.
+static void worsen(Local *local, WorkEnd end) { local->end = end > local->end ? end : local->end; }
+
 // The others would not come far, either.
 static void fail(Local *local, int code) {
-    local->end = WORK_FAILED;
+    worsen(local, WORK_FAILED);
     if (!local->code) { local->code = code; }
     signal_all(local, SIGUSR2);
 }
@@ -105,16 +108,18 @@ static void take_end(Local *local, int job, int status) {
         local->idle_deaths += !at_work;
         if (local->idle_deaths > MOST_IDLE_DEATHS) {
             fail(local, EX_SOFTWARE);
-        } else if (!stop_signalled()) {
+        } else if (stop_signalled() || local->end == WORK_FAILED) {
+            worsen(local, WORK_STOPPED);
+        } else {
             start(local, job);
         }
         return;
     }
     const int code = WEXITSTATUS(status);
     if (code == CODE_LEFT) {
-        if (local->end == WORK_DONE) { local->end = WORK_LEFT; }
+        worsen(local, WORK_LEFT);
     } else if (code == EX_TEMPFAIL) {
-        if (local->end != WORK_FAILED) { local->end = WORK_STOPPED; }
+        worsen(local, WORK_STOPPED);
     } else if (code != EX_OK) {
         fail(local, code);
     }

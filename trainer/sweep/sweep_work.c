@@ -19,8 +19,9 @@ typedef struct {
     const Sweep *sweep;
     const Comm *group;
     int only;
-    Board board;  // first rank
-    Claim claim;  // first rank
+    Board board;    // first rank
+    Claim claim;    // first rank
+    bool *cleared;  // (trials) first rank: those stopped whose checkpoints are removed
 } Worker;
 
 // What the group does next.
@@ -129,11 +130,6 @@ static bool find_work(Worker *worker, Order *order, Config *config, Error *error
     }
 }
 
-static double number_of(const json_t *json, const char *key) {
-    const json_t *value = json_object_get(json, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
 // The figures of the last epoch of a run.
 static bool read_figures(const Worker *worker, const Config *config, TrialResult *result, Error *error) {
     RunDirectory run;
@@ -141,10 +137,10 @@ static bool read_figures(const Worker *worker, const Config *config, TrialResult
     json_t *epoch = metrics_last_epoch(run.metrics, error);
     if (!epoch) { return false; }
     result->epochs = json_integer_value(json_object_get(epoch, "epoch"));
-    result->metric = number_of(epoch, worker->sweep->metric);
-    result->validation_loss = number_of(epoch, "validation_loss");
-    result->accuracy = number_of(epoch, "accuracy");
-    result->f1 = number_of(epoch, "f1");
+    result->metric = board_number(epoch, worker->sweep->metric);
+    result->validation_loss = board_number(epoch, "validation_loss");
+    result->accuracy = board_number(epoch, "accuracy");
+    result->f1 = board_number(epoch, "f1");
     json_decref(epoch);
     return true;
 }
@@ -204,10 +200,11 @@ static bool report(Worker *worker, const Config *config, TrialResult *result, bo
 }
 
 // A trial that was paused for good needs its checkpoints no more.
-static void remove_checkpoints(const Worker *worker) {
+static void remove_checkpoints(Worker *worker) {
     const Board *board = &worker->board;
     for (int t = 0; t < worker->sweep->trials; t++) {
         int s = 0;
+        if (worker->cleared[t]) { continue; }
         while (s < board->segments[t] && board_result(board, t, s)->known) { s++; }
         if (s == 0 || s == board->segments[t] || state_of(board, t, s) != SEGMENT_NEVER ||
             board_result(board, t, s - 1)->status != TRIAL_PAUSED) {
@@ -218,6 +215,7 @@ static void remove_checkpoints(const Worker *worker) {
         sweep_trial_config(worker->sweep, t, &config);
         run_directory_init(&run, config.run_dir);
         checkpoint_cut_back(run.checkpoints, 0);
+        worker->cleared[t] = true;
     }
 }
 
@@ -241,8 +239,11 @@ static bool do_work(Worker *worker, Order *order, Error *error) {
 WorkEnd sweep_work(const Sweep *sweep, const Comm *group, const char *name, int only, Error *error) {
     Worker worker = {.sweep = sweep, .group = group, .only = only};
     Order order = {.train = true};
+    worker.cleared = check_calloc((size_t)sweep->trials, sizeof *worker.cleared);
     bool ok = comm_agree(group, group->rank != 0 || board_open(&worker.board, sweep, name, group->size, error), error);
     while (ok && order.train) { ok = do_work(&worker, &order, error); }
+    board_release(&worker.claim);  // of work that could not be begun
+    free(worker.cleared);
     board_close(&worker.board);
     return ok ? order.end : WORK_FAILED;
 }

@@ -5,6 +5,7 @@
 #include "comm/comm.h"
 #include "trainer/sweep/sweep_board.h"
 
+// The worse, the larger.
 typedef enum {
     WORK_DONE,     // the sweep has come to its end
     WORK_LEFT,     // others are at what is left
